@@ -1,0 +1,3 @@
+from aitom_ssl.cli.common import console
+
+console()

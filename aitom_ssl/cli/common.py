@@ -1,0 +1,142 @@
+"""What every command shares: flags from a dataclass, one line an error, exit status 0, 2 or 130.
+
+A command module has a docstring (its help), a dataclass `Options` whose fields are made with `flag`, and
+`run(options)`, which makes one library call. It imports nothing heavy at the top: `--help` and a typo answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import errno
+import importlib
+import os
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from aitom_ssl.errors import InputError
+
+COMMANDS = {
+    "train_moco": "pretrain an encoder without labels (MoCo)",
+    "simulate": "build a simulated dataset, or export it in AITom's layout",
+    "import_particles": "turn MRC subtomograms, AITom folders or a tomogram with coordinates into a dataset",
+    "pick_particles": "find particles in a tomogram without a template (difference of Gaussians)",
+    "fetch_structures": "download PDB entries into the cache",
+    "check_env": "print versions, devices and folders; useful in a bug report",
+}
+
+
+def flag(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
+    """A dataclass field that becomes an absl flag of the field's name."""
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _define(values: flags.FlagValues, field: dataclasses.Field, hint: Any) -> None:
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    kinds = [t for t in typing.get_args(hint) if t is not type(None)] if _is_union(hint) else [hint]
+    kind = kinds[0]
+    text = field.metadata["help"]
+    if field.metadata["choices"]:
+        flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), text, flag_values=values)
+    elif kind is bool:
+        flags.DEFINE_bool(field.name, default, text, flag_values=values)
+    elif kind is int:
+        flags.DEFINE_integer(field.name, default, text, flag_values=values)
+    elif kind is float:
+        flags.DEFINE_float(field.name, default, text, flag_values=values)
+    elif typing.get_origin(kind) is list:
+        flags.DEFINE_list(field.name, default, text, flag_values=values)
+    else:
+        flags.DEFINE_string(field.name, default, text, flag_values=values)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _help(name: str, module: types.ModuleType, fields: Sequence[dataclasses.Field]) -> str:
+    lines = [f"aitom-ssl {name}  (the same as bin/{name})", "", (module.__doc__ or "").strip(), "", "Flags:"]
+    for field in fields:
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        shown = "" if default is None or default == [] else f" (default: {default})"
+        choices = f" One of: {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
+        lines.append(f"  --{field.name}{shown}")
+        lines += textwrap.wrap(field.metadata["help"] + choices, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def parse(name: str, module: types.ModuleType, arguments: Sequence[str]) -> Any:
+    """Flags of `module.Options` from `arguments`; None when help was asked for and printed."""
+    hints = typing.get_type_hints(module.Options)
+    fields = dataclasses.fields(module.Options)
+    if any(a in ("--help", "-h", "-help", "--helpfull") for a in arguments):
+        print(_help(name, module, fields))
+        return None
+    values = flags.FlagValues()
+    for field in fields:
+        _define(values, field, hints[field.name])
+    try:
+        rest = values([name, *arguments])[1:]
+    except flags.Error as error:
+        raise InputError(f"{' '.join(str(error).split())} See `aitom-ssl {name} --help`.") from None
+    if rest:
+        raise InputError(f"Unexpected argument {rest[0]!r}: flags look like --data=NAME. See `aitom-ssl {name} --help`.")
+    return module.Options(**{field.name: values[field.name].value for field in fields})
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """' Did you mean ...?' for a name that is close to known ones, else ''."""
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(["usage: aitom-ssl NAME [flags]     (aitom-ssl NAME --help lists the flags)", "", *rows])
+
+
+def main(name: str, arguments: Sequence[str]) -> int:
+    """Run one command; the exit status. A user's mistake is one line on stderr and 2, Ctrl-C is 130."""
+    if name not in COMMANDS:
+        print(f"aitom-ssl: no command {name!r}.{near(name, list(COMMANDS))}\n{_usage()}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        module = importlib.import_module(f"aitom_ssl.cli.{name}")
+        options = parse(name, module, arguments)
+        if options is not None:
+            module.run(options)
+        return 0
+    except InputError as error:
+        message = str(error)
+    except KeyboardInterrupt as error:
+        print(f"\naitom-ssl {name}: interrupted. {error}".rstrip(), file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            message = f"The disk is full ({error.filename or 'while writing'}): free some space and run the same command again."
+        elif error.filename is not None:
+            message = f"{error.strerror}: {error.filename}"
+        else:
+            raise
+    print(f"aitom-ssl {name}: {message}", file=sys.stderr)
+    return 2
+
+
+def console() -> typing.NoReturn:
+    """Entry point of `aitom-ssl`."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_usage())
+        raise SystemExit(0 if arguments else 2)
+    raise SystemExit(main(arguments[0], arguments[1:]))
