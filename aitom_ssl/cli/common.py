@@ -89,7 +89,7 @@ def parse(name: str, module: types.ModuleType, arguments: Sequence[str]) -> Any:
     except flags.Error as error:
         raise InputError(f"{' '.join(str(error).split())} See `aitom-ssl {name} --help`.") from None
     if rest:
-        raise InputError(f"Unexpected argument {rest[0]!r}: flags look like --data=NAME. See `aitom-ssl {name} --help`.")
+        raise InputError(f"Unexpected argument {rest[0]!r}: a flag is --name=value. See `aitom-ssl {name} --help`.")
     return module.Options(**{field.name: values[field.name].value for field in fields})
 
 
@@ -124,7 +124,8 @@ def main(name: str, arguments: Sequence[str]) -> int:
         return 130
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            message = f"The disk is full ({error.filename or 'while writing'}): free some space and run the same command again."
+            where = f" ({error.filename})" if error.filename else ""
+            message = f"The disk is full{where}: free some space and run the same command again."
         elif error.filename is not None:
             message = f"{error.strerror}: {error.filename}"
         else:

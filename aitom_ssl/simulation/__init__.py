@@ -1,0 +1,6 @@
+"""Simulated subtomograms: (parameters, split, index) -> one labelled sample. NumPy and SciPy only."""
+
+from aitom_ssl.simulation.parameters import PRESETS, SNR_MODES, SimulationSpec
+from aitom_ssl.simulation.simulator import Neighbor, Scene, Simulator, simulate
+
+__all__ = ["PRESETS", "SNR_MODES", "Neighbor", "Scene", "SimulationSpec", "Simulator", "simulate"]

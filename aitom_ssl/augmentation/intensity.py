@@ -1,0 +1,76 @@
+"""Changes of voxel values of (batch, z, y, x, channel): standardisation, noise, gain and offset, a missing wedge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from aitom_ssl import geometry
+from aitom_ssl.augmentation.affine import spatial_shape
+from aitom_ssl.augmentation.seeding import normal
+
+Tensor = Any
+
+# Below this standard deviation a volume counts as constant and standardises to zeros.
+_SMALLEST_STD = 1e-6
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    return ops.reshape(values, (-1, 1, 1, 1, 1))
+
+
+def standardize(volumes: Tensor) -> Tensor:
+    """Each volume and channel to mean 0 and standard deviation 1; a constant one to zeros."""
+    centred = volumes - ops.mean(volumes, axis=(1, 2, 3), keepdims=True)
+    std = ops.sqrt(ops.mean(ops.square(centred), axis=(1, 2, 3), keepdims=True))
+    return centred / ops.maximum(std, _SMALLEST_STD)
+
+
+def add_noise(volumes: Tensor, level: Tensor, key: Tensor) -> Tensor:
+    """Add white Gaussian noise of standard deviation `level` (batch,), drawn from the (2,) `key`."""
+    return volumes + _per_sample(level) * normal(key, ops.shape(volumes))
+
+
+def change_intensity(volumes: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+    """gain * volume + offset, with a gain and an offset (batch,) for each volume."""
+    return _per_sample(gain) * volumes + _per_sample(offset)
+
+
+def wedge_mask(n_z: int, n_x: int, tilt_max: float) -> np.ndarray:
+    """(n_z, n_x) float32 mask, 1 where a tilt series of +-`tilt_max` degrees about y measures; unshifted frequencies.
+
+    A frequency is measured where |kz| cos(tilt_max) <= |kx| sin(tilt_max); ky does not matter.
+    """
+    kz, _, kx = geometry.frequencies((n_z, 1, n_x))
+    tilt = np.radians(tilt_max)
+    # The margin keeps the boundary itself, which rounding would split between mirror-image frequencies.
+    return (np.abs(kz) * np.cos(tilt) <= np.abs(kx) * np.sin(tilt) + 1e-9)[:, 0].astype(np.float32)
+
+
+def _hartley(n: int) -> np.ndarray:
+    """(n, n) matrix of the discrete Hartley transform: real, symmetric, its own inverse."""
+    angle = 2 * np.pi * (np.outer(np.arange(n), np.arange(n)) % n) / n
+    return ((np.cos(angle) + np.sin(angle)) / np.sqrt(n)).astype(np.float32)
+
+
+def apply_missing_wedge(volumes: Tensor, tilt_max: float) -> Tensor:
+    """Remove what a tilt series of +-`tilt_max` degrees (tilt axis y, beam z) does not measure.
+
+    The same as multiplying the 3-D FFT with `wedge_mask`, by real matrix products that every backend compiles: a mask
+    that is even in kz and in kx is a scalar on the span of cosine and sine of each axis, hence diagonal between
+    Hartley transforms of z and of x, and y needs none.
+    """
+    nz, ny, nx = spatial_shape(volumes)
+    channels = volumes.shape[4]
+    mask = wedge_mask(nz, nx, tilt_max)[:, None, :]
+    hartley_z, hartley_x = _hartley(nz), _hartley(nx)
+    stack = ops.reshape(ops.transpose(volumes, (0, 4, 1, 2, 3)), (-1, nz, ny, nx))
+
+    def transform(values: Tensor) -> Tensor:
+        along_z = ops.reshape(ops.matmul(hartley_z, ops.reshape(values, (-1, nz, ny * nx))), (-1, nz, ny, nx))
+        return ops.matmul(along_z, hartley_x)
+
+    stack = transform(transform(stack) * mask)
+    return ops.transpose(ops.reshape(stack, (-1, channels, nz, ny, nx)), (0, 2, 3, 4, 1))

@@ -1,0 +1,73 @@
+"""Which samples make up batch number k, and those samples as arrays. NumPy only; `pipeline` wraps it in tf.data.
+
+The order is a function of (seed, epoch): a run that starts again at an epoch sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from aitom_ssl.data.shards import Dataset
+from aitom_ssl.errors import InputError
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """(count,) the order of the samples in `epoch`."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Whole batches in an epoch; the samples left over differ from epoch to epoch. InputError when there is none."""
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, expected 1 or more.")
+    if len(dataset) < batch_size:
+        raise InputError(
+            f"A batch of {batch_size} needs more than the {len(dataset)} samples of {dataset.name}, {dataset.split}: "
+            "take a smaller --batch_size or more samples."
+        )
+    return len(dataset) // batch_size
+
+
+class TrainingOrder:
+    """`order(k)`: the indices (batch_size,) of training batch k, counted from the start of epoch 0."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int):
+        count = len(dataset)
+        self.batch_size, self.steps = batch_size, steps_per_epoch(dataset, batch_size)
+        # Neighbouring epochs only: threads that prefetch straddle a border.
+        self._epoch = functools.lru_cache(maxsize=2)(lambda epoch: epoch_order(count, seed, epoch))
+
+    def __call__(self, number: int) -> np.ndarray:
+        epoch, step = divmod(int(number), self.steps)
+        return self._epoch(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+
+
+def standardize(volumes: np.ndarray) -> np.ndarray:
+    """Each (n, z, y, x) float32 volume to zero mean and unit standard deviation, in place; a constant one to zeros."""
+    for volume in volumes:
+        mean = volume.mean()
+        volume -= mean
+        deviation = np.sqrt(np.square(volume).mean())
+        if deviation > 1e-6 * abs(mean):
+            volume /= deviation
+        else:  # what is left of a constant is rounding
+            volume[...] = 0
+    return volumes
+
+
+def gather(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+    """Network input (n, z, y, x, 1) float32, standardised per volume (by the writer of the shards, or here)."""
+    volumes = dataset.volumes(indices)
+    return (volumes if dataset.standardized else standardize(volumes))[..., None]
+
+
+def numpy_batches(dataset: Dataset, batch_size: int, seed: int, start_epoch: int = 0) -> Iterator[np.ndarray]:
+    """The batches of `pipeline.training_batches` without TensorFlow: the same ones, in the same order, for ever."""
+    order = TrainingOrder(dataset, batch_size, seed)
+    number = start_epoch * order.steps
+    while True:
+        yield gather(dataset, order(number))
+        number += 1

@@ -1,0 +1,155 @@
+"""MRC volumes in and out: always (z, y, x), always with a voxel size, the user's file never opened for writing.
+
+The header is not trusted: a file shorter than it says, a voxel size of 0 or NaN, an unusual axis order and IMOD's
+unsigned bytes are each met before a voxel is used (mrcfile itself ignores the axis order and the IMOD flag).
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import mrcfile
+import mrcfile.utils
+import numpy as np
+
+from aitom_ssl.errors import InputError
+from aitom_ssl.files import atomic_write
+
+SUFFIXES = (".mrc", ".map", ".rec", ".mrc.gz", ".map.gz", ".rec.gz")
+HEADER_BYTES = 1024
+IMOD_STAMP = 1146047817
+GZIP_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What the header of one MRC volume says, checked against the file."""
+
+    shape: tuple[int, int, int]  # (z, y, x)
+    voxel_size: float | None  # A; None where the header has none that can be used
+    voxel_size_says: str  # the header's own voxel size, for messages
+    dtype: np.dtype
+    axes: tuple[int, int, int]  # the file's array axes that are (z, y, x)
+    offset: int  # bytes before the first voxel
+    compressed: bool
+
+
+def is_mrc_name(path: str | os.PathLike) -> bool:
+    """Whether the name of a file is that of an MRC volume; hidden files are not."""
+    name = Path(path).name
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def read_header(path: str | os.PathLike) -> MrcHeader:
+    """Header of the volume at `path`.
+
+    Raises InputError where there is no file, it is no MRC volume, or an uncompressed file is shorter than it says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"No file {path}: give the path of an MRC volume.")
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            with mrcfile.open(path, mode="r", permissive=True, header_only=True) as opened:
+                raw = opened.header
+                dtype = mrcfile.utils.data_dtype_from_header(raw)
+                stored = mrcfile.utils.data_shape_from_header(raw)
+    except (ValueError, EOFError, OSError, zlib.error, ZeroDivisionError) as error:
+        raise InputError(f"{path} cannot be read as an MRC volume ({_one_line(error)}): give a whole one.") from None
+    if len(stored) != 3 or min(stored) < 1:
+        raise InputError(f"{path} holds an array of {'x'.join(map(str, stored))}: expected one 3-D volume.")
+    if dtype.kind == "c":
+        raise InputError(f"{path} holds complex numbers (a Fourier transform): expected a real-space volume.")
+    integer = np.dtype("i4").newbyteorder(raw.mode.dtype.byteorder)
+    stamp, flags = np.frombuffer(raw.extra2.tobytes()[40:48], dtype=integer)
+    if raw.mode == 0 and stamp == IMOD_STAMP and not flags & 1:
+        dtype = np.dtype(np.uint8)  # IMOD wrote bytes unsigned until 4.2.23 and marks signed ones with bit 0
+    offset = HEADER_BYTES + max(int(raw.nsymbt), 0)
+    expected = offset + math.prod(stored) * dtype.itemsize
+    size = path.stat().st_size
+    # Files older than MRC2014 lack the word MAP; only their length can vouch for them.
+    if not bytes(raw.map).startswith(b"MAP") and (compressed or size != expected):
+        raise InputError(f"{path} is not an MRC file (no 'MAP' in its header): give MRC volumes.")
+    if not compressed and size < expected:
+        raise InputError(
+            f"{path} is truncated: {size:,} bytes, its header promises {expected:,}. Copy it again from its source."
+        )
+    order = (int(raw.maps), int(raw.mapr), int(raw.mapc))  # which of x=1, y=2, z=3 each array axis is
+    axes = tuple(order.index(axis) for axis in (3, 2, 1)) if sorted(order) == [1, 2, 3] else (0, 1, 2)
+    voxel_size, says = _voxel_size(raw)
+    return MrcHeader(tuple(stored[a] for a in axes), voxel_size, says, dtype, axes, offset, compressed)
+
+
+def _voxel_size(raw: np.recarray) -> tuple[float | None, str]:
+    sides = []
+    for cell, samples in zip((raw.cella.x, raw.cella.y, raw.cella.z), (raw.mx, raw.my, raw.mz), strict=True):
+        sides.append(float(cell) / int(samples) if samples else 0.0)
+    says = f"{sides[0]:g} A" if len(set(sides)) == 1 else " x ".join(f"{s:g}" for s in sides) + " A"
+    usable = all(math.isfinite(s) and s > 0 for s in sides) and max(sides) <= 1.01 * min(sides)
+    return (float(f"{np.mean(sides):.7g}") if usable else None), says
+
+
+def read_mrc(path: str | os.PathLike) -> tuple[np.ndarray, MrcHeader]:
+    """Volume (z, y, x) in the file's own type, read-only, and its header.
+
+    An uncompressed file is memory-mapped, so that a crop costs its own bytes; a gzipped one is read whole.
+    Raises InputError as `read_header` does, and where the compressed data end early or are damaged.
+    """
+    header = read_header(path)
+    stored = [0, 0, 0]
+    for axis, side in zip(header.axes, header.shape, strict=True):
+        stored[axis] = side
+    if header.compressed:
+        data = np.empty(stored, dtype=header.dtype)
+        view = memoryview(data.reshape(-1).view(np.uint8))
+        try:
+            with gzip.open(path, "rb") as file:
+                file.seek(header.offset)
+                for start in range(0, data.nbytes, GZIP_BLOCK):
+                    part = view[start : start + GZIP_BLOCK]
+                    if file.readinto(part) != len(part):
+                        raise EOFError("its data end early")
+                file.read(1)  # reaching the end is what checks the checksum
+        except (EOFError, OSError, zlib.error) as error:
+            raise InputError(
+                f"{path} is truncated or damaged ({_one_line(error)}): copy it again from its source."
+            ) from None
+        data.flags.writeable = False
+    else:
+        data = np.memmap(path, dtype=header.dtype, mode="r", offset=header.offset, shape=tuple(stored))
+    return data.transpose(header.axes), header
+
+
+def choose_voxel_size(header: MrcHeader, given: float | None, path: str | os.PathLike) -> float:
+    """`given` if there is one, else the header's voxel size in A; InputError where neither can be used."""
+    if given is not None:
+        if not (math.isfinite(given) and given > 0):
+            raise InputError(f"--voxel_size={given:g}: expected a positive number of angstroms.")
+        return float(given)
+    if header.voxel_size is None:
+        raise InputError(
+            f"The header of {path} has a voxel size of {header.voxel_size_says}: expected one positive size for x, y "
+            f"and z. Give the true one with --voxel_size=ANGSTROMS."
+        )
+    return header.voxel_size
+
+
+def write_mrc(path: str | os.PathLike, volume: np.ndarray, voxel_size: float) -> None:
+    """Write a (z, y, x) volume as float32 with its voxel size in A; the file appears whole or not at all."""
+    with atomic_write(path) as temporary, mrcfile.new(temporary) as file:
+        file.set_data(np.ascontiguousarray(volume, dtype=np.float32))
+        file.voxel_size = voxel_size
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+

@@ -1,0 +1,163 @@
+"""What happens beside the training step: monitors, warnings, progress, and the run folder's record of each epoch."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.probes import extract_features, knn_accuracy
+from aitom_ssl.training.run import Checkpoint, RunFolder
+
+# A share of 1 / sqrt(dim). Healthy runs stay above 0.5; the pilot's collapsed run was at 0.05.
+COLLAPSE = 0.2
+_BANK, _QUERIES = 1000, 500
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Ends the run with a clear message on the first loss that is NaN or infinite."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise InputError(
+                f"The loss became {loss} at step {batch + 1} of the epoch: start again with a smaller --learning_rate, "
+                "or with --precision=float32."
+            )
+
+
+class KNNMonitor(keras.callbacks.Callback):
+    """Adds `knn` to the logs: accuracy of `queries` by their neighbours among `bank`, on frozen features.
+
+    Both are Datasets with labels; at most 1,000 and 500 samples are used, the same ones every time (drawn by `seed`).
+    Measured after every `every`-th epoch and after the last.
+    """
+
+    def __init__(self, encoder: keras.Model, bank: Any, queries: Any, every: int, epochs: int, seed: int):
+        super().__init__()
+        self.encoder, self.every, self.epochs = encoder, every, epochs
+        self.bank, self.queries = _sample(bank, _BANK, seed), _sample(queries, _QUERIES, seed)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs:
+            bank, queries = (extract_features(self.encoder, data) for data in (self.bank, self.queries))
+            logs["knn"] = knn_accuracy(bank, self.bank.labels, queries, self.queries.labels)
+
+
+def _sample(dataset: Any, count: int, seed: int) -> Any:
+    """Up to `count` labelled samples."""
+    labelled = np.flatnonzero(dataset.labels >= 0)
+    return dataset.subset(np.sort(np.random.default_rng(seed).permutation(labelled)[:count]))
+
+
+class CollapseWarning(keras.callbacks.Callback):
+    """Says once when the embeddings have become nearly the same vector."""
+
+    def __init__(self, dim: int, say: Callable[[str], None]):
+        super().__init__()
+        self.limit, self.even, self.say, self.said = COLLAPSE / math.sqrt(dim), 1 / math.sqrt(dim), say, False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs["feature_std"] < self.limit and not self.said:
+            self.said = True
+            self.say(
+                f"warning: feature_std is {logs['feature_std']:.4f}, far below {self.even:.3f}: the embedding has "
+                "collapsed and will not recover by itself. --preset=recommended (BatchNorm in the head) prevents it."
+            )
+
+
+class Record(keras.callbacks.Callback):
+    """At each epoch's end: a row of `history`, the checkpoint, metrics.csv and TensorBoard events, in this order."""
+
+    def __init__(self, run: RunFolder, variables: Sequence[Any], history: list[dict[str, Any]], seconds: float):
+        super().__init__()
+        self.run, self.variables, self.history = run, variables, history
+        self.started = time.monotonic() - seconds
+        self.events = _EventWriter(run.path / "tensorboard") if keras.backend.backend() == "tensorflow" else None
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the whole run, interruptions left out."""
+        return time.monotonic() - self.started
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.history.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
+        self.run.save_checkpoint(Checkpoint(epoch + 1, self.history, self.seconds), self.variables)
+        self.run.write_metrics(self.history)
+        if self.events is not None:
+            self.events.write(logs, epoch + 1)
+
+
+class _EventWriter:
+    """TensorBoard scalars with TensorFlow alone: tf.summary.scalar would need the tensorboard package."""
+
+    def __init__(self, folder: Path):
+        import tensorflow as tf
+
+        self.tf = tf
+        self.writer = tf.summary.create_file_writer(str(folder))
+        self.kind = tf.compat.v1.SummaryMetadata(
+            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR"
+        )
+
+    def write(self, scalars: dict[str, float], step: int) -> None:
+        with self.writer.as_default():
+            for name, value in scalars.items():
+                self.tf.summary.write(name, self.tf.constant(value, "float32"), step, metadata=self.kind)
+        self.writer.flush()
+
+
+class Progress(keras.callbacks.Callback):
+    """One line an epoch on stdout, with the time left; a bar within the epoch where stderr is a terminal."""
+
+    def __init__(self, epochs: int, steps: int, dim: int, first_epoch: int = 0):
+        super().__init__()
+        self.epochs, self.steps, self.dim, self.first = epochs, steps, dim, first_epoch
+        self.started, self.bar = time.monotonic(), None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.bar = tqdm(total=self.steps, desc=f"epoch {epoch + 1}/{self.epochs}", leave=False, disable=None)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
+        self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.bar.close()
+        done, left = epoch + 1 - self.first, self.epochs - epoch - 1
+        seconds = (time.monotonic() - self.started) / done
+        print(progress_line(epoch + 1, self.epochs, logs, self.dim, seconds, left * seconds), flush=True)
+
+
+def progress_line(epoch: int, epochs: int, logs: dict[str, float], dim: int, each: float, left: float) -> str:
+    """`epoch  3/200  loss 2.913  pretext 0.41  std 0.081 of 0.088  kNN 0.31  queue 100%  1m an epoch, 3h left`."""
+    parts = [
+        f"epoch {epoch:>{len(str(epochs))}}/{epochs}",
+        f"loss {logs['loss']:.3f}",
+        f"pretext {logs['pretext_accuracy']:.2f}" if "pretext_accuracy" in logs else "",
+        f"std {logs['feature_std']:.3f} of {1 / math.sqrt(dim):.3f}",
+        f"kNN {logs['knn']:.3f}" if "knn" in logs else "",
+        f"queue {logs['queue_fill']:.0%}" if "queue_fill" in logs else "",
+        f"{duration(each)} an epoch, {duration(left)} left" if left else f"{duration(each)} an epoch",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def duration(seconds: float) -> str:
+    """0.4 -> 0s, 72 -> 1m12s, 14200 -> 3h57m."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def say(message: str) -> None:
+    """One line on stderr, clear of a progress bar."""
+    tqdm.write(message, file=sys.stderr)

@@ -1,0 +1,240 @@
+"""Pretraining without labels, the same for every method: data, loop, monitors, checkpoints, and what it was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from aitom_ssl import environment, models
+from aitom_ssl.augmentation import SubtomogramAugmenter
+from aitom_ssl.data import load, numpy_batches, prepare, steps_per_epoch
+from aitom_ssl.data.shards import read_header
+from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.compare import Comparison, compare_encoders
+from aitom_ssl.evaluation.pretraining_report import write_pretraining_report
+from aitom_ssl.evaluation.probes import extract_features
+from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, Progress, Record, StopWhenNotFinite, say
+from aitom_ssl.training.precision import precision
+from aitom_ssl.training.run import RunFolder
+
+_STATISTICS_SAMPLES = 512
+LABEL_FRACTION = 0.25
+
+
+def run_pretraining(
+    method_name: str,
+    settings: Mapping[str, Any],
+    build: Callable[[keras.Model, Callable, Mapping[str, Any]], keras.Model],
+    output: str | None = None,
+    resume: bool = False,
+    command: str = "",
+) -> RunFolder:
+    """One experiment: prepare the data, pretrain, compare with the untrained encoder, write model.keras and the report.
+
+    Args:
+        method_name: for the folder's name and for people, e.g. "moco".
+        settings: data, epochs, batch_size, encoder, augmentation, learning_rate, weight_decay, dim, seed, precision,
+            limit (or None), knn_every, and what `build` wants.
+        build: (encoder, augmenter, settings) to the method, a keras.Model that trains on volumes alone, with `.encoder`
+            and the metrics `loss` and `feature_std`.
+        output: the run's folder; default runs/METHOD-DATA, with a number when that is taken.
+        resume: go on with the run in `output`; `settings` must be that run's, with more epochs or as many.
+        command: what makes the run again, kept in its config.
+
+    Raises:
+        InputError: on data or settings that cannot be used. KeyboardInterrupt carries how to go on.
+    """
+    splits = _splits(settings["data"], settings["limit"])
+    train = splits["train"]
+    steps_per_epoch(train, settings["batch_size"])
+    identity = _identity(splits)
+    if resume:
+        run = RunFolder.open(output)
+        _refuse_other_data(run, identity)
+        if run.finished_epochs() > settings["epochs"]:
+            raise InputError(f"{run.path} has finished {run.finished_epochs()} epochs already: --epochs must be more.")
+    else:
+        run = RunFolder.create(output, method_name, settings["data"])
+    config = {
+        "method": method_name,
+        "command": command,
+        "settings": dict(settings),
+        "dataset": identity,
+        "versions": environment.versions(),
+    }
+    run.write_config(config)
+
+    with precision(settings["precision"]):
+        keras.utils.set_random_seed(settings["seed"])
+        size = (train.size,) * 3 + (1,)
+        encoder = models.get(settings["encoder"])(input_shape=size, include_top=False, pooling="avg")
+        augmenter = SubtomogramAugmenter(settings["augmentation"])
+        method = build(encoder, augmenter, settings)
+        start_statistics(method.encoder, train, settings["seed"])
+        untrained = keras.models.clone_model(method.encoder)
+        untrained.set_weights(method.encoder.get_weights())
+        method.compile(optimizer(settings["learning_rate"], settings["weight_decay"]))
+
+        history, seconds = pretrain(
+            method,
+            train,
+            run,
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            seed=settings["seed"],
+            validation=splits.get("validation"),
+            knn_every=settings["knn_every"],
+        )
+        run.save_model(method.encoder)
+        comparison = _comparison(method_name, untrained, method.encoder, train, splits.get("test"))
+        report = write_pretraining_report(
+            run.path,
+            method.encoder,
+            untrained,
+            train,
+            splits.get("validation"),
+            splits.get("test"),
+            augmenter,
+            history,
+            {"command": command, **settings, "seconds": seconds},
+            comparison,
+        )
+    print(f"\nencoder  {run.path / 'model.keras'}\nreport   {report}")
+    return run
+
+
+def pretrain(
+    method: keras.Model,
+    train: Any,
+    run: RunFolder,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    validation: Any = None,
+    knn_every: int = 1,
+) -> tuple[list[dict[str, Any]], float]:
+    """Train a compiled `method` up to epoch `epochs`, from the run's newest checkpoint if it has one.
+
+    Stopping at any moment and calling this again gives the numbers of never stopping: the checkpoint holds every
+    variable of method and optimizer, and data and augmentation are functions of (seed, epoch) and (seed, step).
+
+    `train` and `validation` are Datasets; with labels in both, kNN accuracy is measured every `knn_every` epochs.
+    Returns the history (a dict an epoch) and the training time in seconds.
+    """
+    steps = steps_per_epoch(train, batch_size)
+    method.optimizer.build(method.trainable_variables)
+    variables = [*method.variables, *method.optimizer.variables]
+    checkpoint = run.restore_checkpoint(variables)
+    first, history, seconds = checkpoint or (0, [], 0.0)
+    if first:
+        run.write_metrics(history)
+    if first >= epochs:
+        print(f"{run.path} has finished its {epochs} epochs.", flush=True)
+        return history, seconds
+    print(
+        f"{method.name} on {train.name}: {len(train):,} volumes of {train.size}^3, {steps} steps an epoch, "
+        f"epochs {first + 1} to {epochs}, into {run.path}",
+        flush=True,
+    )
+    dim = method.dim
+    queue_size = getattr(method, "queue_size", 0)
+    if queue_size > len(train) / 2:
+        say(
+            f"warning: a queue of {queue_size} keys over {len(train)} volumes holds stale keys of a volume among its "
+            f"negatives: --queue_size={max(1, len(train) // 2)} or less is better."
+        )
+
+    record = Record(run, variables, history, seconds)
+    callbacks = [StopWhenNotFinite()]
+    if validation is not None and (train.labels >= 0).any() and (validation.labels >= 0).any():
+        callbacks.append(KNNMonitor(method.encoder, train, validation, knn_every, epochs, seed))
+    else:
+        say("no kNN accuracy: it needs labels in the training and the validation split.")
+    callbacks += [record, Progress(epochs, steps, dim, first), CollapseWarning(dim, say)]
+    try:
+        method.fit(
+            _batches(train, batch_size, seed, first),
+            initial_epoch=first,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            callbacks=callbacks,
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{len(history)} finished epochs are kept. Go on with: "
+            f"aitom-ssl train_{method.name} --resume --output={run.path}"
+        ) from None
+    return history, record.seconds
+
+
+def optimizer(learning_rate: float, weight_decay: float) -> keras.optimizers.Optimizer:
+    """Adam with decay of the kernels only.
+
+    Differs from SSL 2022, whose decay is added to Adam's gradient: Keras' is decoupled (AdamW), the form that keeps its
+    strength whatever Adam's scaling is, and biases and normalisation are left out.
+    """
+    adam = keras.optimizers.Adam(learning_rate, weight_decay=weight_decay or None)
+    if weight_decay:
+        adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adam
+
+
+def start_statistics(encoder: keras.Model, train: Any, seed: int) -> None:
+    """Set the moving statistics of a `standardized` encoder from up to 512 samples of `train`.
+
+    So its features are standardised from the first step on, and those of the untrained encoder too.
+    """
+    layer = encoder.get_layer(models.STANDARDIZE_LAYER)
+    bare = keras.Model(encoder.input, layer.input)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_STATISTICS_SAMPLES])
+    features = extract_features(bare, train, indices=chosen)
+    layer.moving_mean.assign(features.mean(axis=0))
+    layer.moving_variance.assign(features.var(axis=0))
+
+
+def _batches(train: Any, batch_size: int, seed: int, first: int) -> Any:
+    if keras.backend.backend() == "tensorflow":
+        from aitom_ssl.data.pipeline import training_batches
+
+        return training_batches(train, batch_size, seed, start_epoch=first)
+    return ((volumes,) for volumes in numpy_batches(train, batch_size, seed, start_epoch=first))
+
+
+def _splits(data: str, limit: int | None) -> dict[str, Any]:
+    """Every split that the dataset has; it is built first when it is not there."""
+    header = read_header(prepare(data, limit))
+    if "train" not in header["splits"]:
+        raise InputError(f"{data} has no split 'train' (it has {', '.join(header['splits'])}): pretraining needs one.")
+    return {split: load(data, split, limit) for split in header["splits"]}
+
+
+def _identity(splits: Mapping[str, Any]) -> dict[str, Any]:
+    header = read_header(next(iter(splits.values())).folder)
+    return {
+        "name": header["name"],
+        "fingerprint": header["fingerprint"],
+        "samples": {split: len(dataset) for split, dataset in splits.items()},
+    }
+
+
+def _refuse_other_data(run: RunFolder, identity: Mapping[str, Any]) -> None:
+    before = run.read_config().get("dataset")
+    if before != identity:
+        raise InputError(
+            f"The data have changed since {run.path} was started (then {before}, now {dict(identity)}): "
+            "start a new run."
+        )
+
+
+def _comparison(method_name: str, untrained: Any, trained: Any, train: Any, test: Any) -> Comparison | None:
+    """Print and return what frozen features are worth with a quarter of the labels; None without labels."""
+    if test is None or (train.labels < 0).any() or (test.labels < 0).any():
+        say("no comparison with the untrained encoder: it needs labels in the training and the test split.")
+        return None
+    comparison = compare_encoders({"untrained": untrained, method_name: trained}, train, test, LABEL_FRACTION)
+    print(f"\n{comparison.table()}")
+    return comparison

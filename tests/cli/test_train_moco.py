@@ -1,0 +1,86 @@
+"""The flags of train_moco: presets, ranges, resuming with the run's own settings."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aitom_ssl.cli import main, train_moco
+from aitom_ssl.cli.common import parse
+from aitom_ssl.errors import InputError
+
+
+def options(*flags):
+    return parse("train_moco", train_moco, flags)
+
+
+def test_the_paper_is_the_default():
+    settings = train_moco.new_settings(options("--data=sim_snr005"))
+    paper = {
+        "batch_size": 16,
+        "epochs": 200,
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-4,
+        "queue_size": 128,
+        "momentum": 0.999,
+        "temperature": 0.2,
+        "augmentation": "ssl2022",
+        "head": "v1",
+        "preset": "paper",
+    }
+    assert settings.items() >= paper.items()
+
+
+def test_flags_before_smoke_before_preset():
+    settings = train_moco.new_settings(options("--preset=recommended", "--smoke", "--epochs=5", "--weight_decay=0"))
+    assert settings["data"] == "sim_demo"
+    assert (settings["epochs"], settings["batch_size"], settings["momentum"]) == (5, 8, 0.99)
+    assert settings["weight_decay"] == 0
+
+
+def test_every_setting_is_a_flag():
+    names = set(options().__dataclass_fields__)
+    for preset in train_moco.PRESETS.values():
+        assert set(preset) | set(train_moco.COMMON) <= names
+    assert set(train_moco._RANGES) <= names
+
+
+@pytest.mark.parametrize(
+    "flag", ["epochs=0", "batch_size=1", "learning_rate=0", "weight_decay=-1", "momentum=1", "temperature=0", "seed=-1"]
+)
+def test_ranges(flag):
+    with pytest.raises(InputError, match=f"--{flag.partition('=')[0]}=.* must be"):
+        train_moco.new_settings(options("--data=x", f"--{flag}"))
+
+
+def test_resuming_keeps_the_settings_and_names_what_differs():
+    stored = train_moco.new_settings(options("--data=x", "--seed=3", "--epochs=5"))
+    resumed = train_moco.resumed_settings(options("--resume", "--seed=3", "--epochs=9"), stored, "runs/x")
+    assert resumed == {**stored, "epochs": 9}
+    assert train_moco.resumed_settings(options("--resume"), stored, "runs/x") == stored
+    with pytest.raises(InputError, match=r"runs/x was started with --dim=128, --seed=3, not --dim=64, --seed=0") as error:
+        train_moco.resumed_settings(options("--resume", "--dim=64", "--seed=0"), stored, "runs/x")
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistake_is_one_line_and_loads_no_tensorflow(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flags, words in (
+        ([], "--data is missing"),
+        (["--data=sim_snr05"], "sim_snr005"),
+        (["--resume"], "no run"),
+        (["--resume", "--output=nowhere"], "nowhere holds no run"),
+    ):
+        assert main("train_moco", flags) == 2
+        line = capsys.readouterr().err
+        assert words in line
+        assert line.count("\n") == 1
+    code = (
+        "import sys; from aitom_ssl.cli import main; status = main('train_moco', ['--data=typo']);"
+        "sys.exit(9 if 'tensorflow' in sys.modules or 'keras' in sys.modules else status)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert done.returncode == 2

@@ -1,0 +1,66 @@
+"""The order of the data is a function of (seed, epoch), and each volume comes standardised."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from aitom_ssl.data.batches import TrainingOrder, epoch_order, gather, numpy_batches, standardize, steps_per_epoch
+from aitom_ssl.data.shards import Dataset, write_dataset
+from aitom_ssl.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    samples = ({"volume": 5 + (i + 1) * rng.standard_normal((4, 4, 4)), "label": i % 2} for i in range(11))
+    folder = tmp_path_factory.mktemp("batches") / "d"
+    return Dataset(write_dataset(folder, "toy", ["a", "b"], 10.0, "bright", {"train": samples}))
+
+
+def test_an_epoch_is_a_permutation_of_its_own():
+    orders = [epoch_order(50, seed, epoch) for seed, epoch in itertools.product((0, 1), (0, 1))]
+    for order in orders:
+        assert sorted(order) == list(range(50))
+    assert len({tuple(order) for order in orders}) == 4
+    np.testing.assert_array_equal(orders[3], epoch_order(50, 1, 1))
+
+
+def test_an_epoch_of_batches_repeats_no_sample_and_follows_the_order(dataset):
+    order = TrainingOrder(dataset, 3, seed=7)
+    assert order.steps == steps_per_epoch(dataset, 3) == 3
+    for epoch in range(3):
+        rows = np.concatenate([order(epoch * 3 + step) for step in range(3)])
+        np.testing.assert_array_equal(rows, epoch_order(11, 7, epoch)[:9])
+
+
+def test_starting_at_an_epoch_continues_the_run(dataset):
+    straight = list(itertools.islice(numpy_batches(dataset, 4, seed=3), 6))
+    resumed = list(itertools.islice(numpy_batches(dataset, 4, seed=3, start_epoch=2), 2))
+    np.testing.assert_array_equal(np.stack(straight[4:]), np.stack(resumed))
+
+
+def test_volumes_are_standardised_one_by_one(dataset):
+    batch = next(numpy_batches(dataset, 8, seed=0))
+    assert batch.shape == (8, 4, 4, 4, 1) and batch.dtype == np.float32
+    np.testing.assert_allclose(batch.mean(axis=(1, 2, 3, 4)), 0, atol=1e-6)
+    np.testing.assert_allclose(batch.std(axis=(1, 2, 3, 4)), 1, atol=1e-5)
+
+
+def test_a_constant_volume_becomes_zeros():
+    for value in (0.0, 3.25, 0.1, -1e-20, 1e6 + 0.1):
+        np.testing.assert_array_equal(standardize(np.full((1, 5, 5, 5), value, np.float32)), 0)
+
+
+def test_volumes_that_were_standardised_are_left_alone(dataset, tmp_path):
+    samples = [{"volume": dataset[i]["volume"]} for i in range(3)]
+    folder = write_dataset(tmp_path / "d", "toy", [], 10.0, "bright", {"train": samples}, standardized=True)
+    same = Dataset(folder)
+    np.testing.assert_array_equal(gather(same, np.arange(3))[..., 0], dataset.volumes(range(3)))
+
+
+def test_impossible_batches(dataset):
+    with pytest.raises(InputError, match=r"batch of 12 needs more than the 11 samples of toy"):
+        steps_per_epoch(dataset, 12)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        next(numpy_batches(dataset, 0, seed=0))

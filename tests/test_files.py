@@ -1,0 +1,95 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from aitom_ssl import files
+from aitom_ssl.files import atomic_write, sha256
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_whole_under_its_name_alone(tmp_path):
+    path = tmp_path / "data.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole" and names(tmp_path) == ["data.json"]
+
+
+def test_missing_folders_are_made(tmp_path):
+    path = tmp_path / "a" / "b" / "data.txt"
+    with atomic_write(str(path)) as temporary:
+        temporary.write_text("x")
+    assert path.read_text() == "x"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_an_exception_leaves_the_old_content_and_no_partial_file(tmp_path, error):
+    path = tmp_path / "data.txt"
+    path.write_text("old")
+    with pytest.raises(error), atomic_write(path) as temporary:
+        temporary.write_text("new")
+        raise error
+    assert path.read_text() == "old" and names(tmp_path) == ["data.txt"]
+
+
+def test_an_exception_before_anything_was_written_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "data.txt"):
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path):
+    path = tmp_path / "data.txt"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_write(path):
+        pass
+    assert path.read_text() == "old" and names(tmp_path) == ["data.txt"]
+
+
+def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = files.os.fsync, files.os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda d: order.append("fsync") or fsync(d))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: order.append("replace") or replace(a, b))
+    with atomic_write(tmp_path / "data.txt") as temporary:
+        temporary.write_text("x")
+    assert order == ["fsync", "replace"]
+
+
+def test_a_disk_that_fills_at_the_end_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "data.txt"
+    path.write_text("old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "old" and names(tmp_path) == ["data.txt"]
+
+
+def test_the_temporary_name_is_hidden_unique_beside_the_file_and_keeps_the_suffix(tmp_path):
+    path = tmp_path / "volumes-00000.npy"
+    with atomic_write(path) as first, atomic_write(path) as second:
+        assert first != second
+        for temporary in (first, second):
+            assert temporary.parent == tmp_path and temporary.suffix == ".npy" and temporary.name.startswith(".")
+        # numpy.save appends .npy to any other name.
+        np.save(first, np.arange(3))
+        np.save(second, np.arange(4))
+    np.testing.assert_array_equal(np.load(path), np.arange(3))
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 << 20])
+def test_sha256_is_the_digest_of_the_bytes(tmp_path, size):
+    content = np.random.default_rng(0).bytes(size)
+    path = tmp_path / "data"
+    path.write_bytes(content)
+    assert sha256(path) == hashlib.sha256(content).hexdigest()

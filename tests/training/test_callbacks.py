@@ -1,0 +1,66 @@
+"""Monitors and messages of the training loop."""
+
+import math
+
+import numpy as np
+import pytest
+
+from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.probes import extract_features, knn_accuracy
+from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, StopWhenNotFinite, duration, progress_line
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_stops_when_the_loss_is_not_finite(loss):
+    callback = StopWhenNotFinite()
+    callback.on_train_batch_end(3, {"loss": 2.5})
+    with pytest.raises(InputError, match=r"step 5 .*--learning_rate"):
+        callback.on_train_batch_end(4, {"loss": loss})
+
+
+def test_warns_of_collapse_once():
+    said = []
+    callback = CollapseWarning(dim=25, say=said.append)
+    for std in (0.2, 0.05, 0.03, 0.03):
+        callback.on_epoch_end(0, {"feature_std": std})
+    assert len(said) == 1
+    assert "0.0300" in said[0]
+    assert "0.200" in said[0]
+
+
+def test_knn_is_measured_when_due_and_after_the_last_epoch(splits, tiny_moco):
+    encoder = tiny_moco().encoder
+    monitor = KNNMonitor(encoder, splits["train"], splits["validation"], every=3, epochs=5, seed=0)
+    logs = [{} for _ in range(5)]
+    for epoch in range(5):
+        monitor.on_epoch_end(epoch, logs[epoch])
+    assert [bool(row) for row in logs] == [False, False, True, False, True]
+    train, validation = splits["train"], splits["validation"]
+    features = [extract_features(encoder, data) for data in (train, validation)]
+    assert logs[2]["knn"] == knn_accuracy(features[0], train.labels, features[1], validation.labels)
+
+
+def test_knn_uses_labelled_samples_only(splits, tiny_moco, monkeypatch):
+    train = splits["train"]
+    labels = np.where(np.arange(len(train)) % 3 == 0, -1, train.labels)
+    monkeypatch.setattr(train, "_columns", {**train._columns, "label": labels})
+    monitor = KNNMonitor(tiny_moco().encoder, train, splits["validation"], 1, 1, seed=0)
+    assert len(monitor.bank) == (labels >= 0).sum()
+    assert (monitor.bank.labels >= 0).all()
+
+
+def test_progress_line():
+    logs = {"loss": 2.9134, "pretext_accuracy": 0.409, "feature_std": 0.0808, "knn": 0.3114, "queue_fill": 1.0}
+    line = progress_line(3, 200, logs, 128, 72.2, 14200)
+    assert line == (
+        "epoch   3/200  loss 2.913  pretext 0.41  std 0.081 of 0.088  kNN 0.311  queue 100%  1m12s an epoch, 3h56m left"
+    )
+    last = progress_line(4, 4, {"loss": 1.0, "feature_std": 0.5}, 4, 3, 0)
+    assert last == "epoch 4/4  loss 1.000  std 0.500 of 0.500  3s an epoch"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (72, "1m12s"), (3599.7, "1h00m"), (14200, "3h56m")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
