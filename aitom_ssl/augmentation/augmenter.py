@@ -20,7 +20,7 @@ from aitom_ssl.augmentation.random_geometry import (
     RandomRotation3D,
     resample,
 )
-from aitom_ssl.augmentation.seeding import named_key, seed_key, uniform
+from aitom_ssl.augmentation.seeding import seed_key, uniform
 from aitom_ssl.errors import InputError
 
 Tensor = Any
@@ -126,10 +126,10 @@ class SubtomogramAugmenter(RandomLayer):
             drawn["matrices"] = affine.compose(drawn["matrices"], matrices) if drawn else matrices
         if self._noisy:
             low, high = self.options["noise"]
-            drawn["noise_level"] = low + (high - low) * uniform(named_key(key, "noise_level"), (batch_size,))
-            drawn["noise_key"] = named_key(key, "noise")
+            drawn["noise_level"] = low + (high - low) * uniform(key, "noise level", (batch_size,))
+            drawn["noise_key"] = key
         if self.options["jitter"] > 0:
-            change = self.options["jitter"] * (2 * uniform(named_key(key, "jitter"), (batch_size, 2)) - 1)
+            change = self.options["jitter"] * (2 * uniform(key, "jitter", (batch_size, 2)) - 1)
             drawn["gain"], drawn["offset"] = 1 + change[:, 0], change[:, 1]
         return drawn
 

@@ -30,7 +30,7 @@ def standardize(volumes: Tensor) -> Tensor:
 
 def add_noise(volumes: Tensor, level: Tensor, key: Tensor) -> Tensor:
     """Add white Gaussian noise of standard deviation `level` (batch,), drawn from the (2,) `key`."""
-    return volumes + _per_sample(level) * normal(key, ops.shape(volumes))
+    return volumes + _per_sample(level) * normal(key, "noise", ops.shape(volumes))
 
 
 def change_intensity(volumes: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

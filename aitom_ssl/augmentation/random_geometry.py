@@ -18,7 +18,7 @@ from keras import ops
 
 from aitom_ssl.augmentation import affine
 from aitom_ssl.augmentation.checks import check_flag, check_number, check_probability, check_range
-from aitom_ssl.augmentation.seeding import named_key, normal, seed_key, uniform
+from aitom_ssl.augmentation.seeding import normal, seed_key, uniform
 from aitom_ssl.errors import InputError
 
 Tensor = Any
@@ -96,9 +96,9 @@ class RandomGeometry3D(RandomLayer):
         raise NotImplementedError
 
     def draw(self, batch_size: int | Tensor, size: int, seed: Any) -> dict[str, Tensor]:
-        key = named_key(seed_key(seed), type(self).__name__)
+        key = seed_key(seed)
         parameters = self.parameters(batch_size, size, key)
-        applied = uniform(named_key(key, "applied"), (batch_size,)) < self.probability
+        applied = uniform(key, f"{type(self).__name__} applied", (batch_size,)) < self.probability
         matrices = ops.where(applied[:, None, None], self.matrices(parameters), affine.identity(batch_size))
         return {**parameters, "applied": applied, "matrices": matrices}
 
@@ -151,7 +151,7 @@ class RandomResizedCrop3D(RandomGeometry3D):
         self.in_plane = check_flag("in_plane", in_plane)
 
     def parameters(self, batch_size: int | Tensor, size: int, key: Tensor) -> dict[str, Tensor]:
-        unit = uniform(key, (batch_size, 4))
+        unit = uniform(key, "RandomResizedCrop3D", (batch_size, 4))
         kept = _between(unit[:, 0], *self.scale)
         side = ops.sqrt(kept) if self.in_plane else ops.power(kept, 1 / 3)
         corner = unit[:, 1:] * (1.0 - side[:, None]) * size
@@ -200,7 +200,7 @@ class RandomAffine3D(RandomGeometry3D):
         self.in_plane = check_flag("in_plane", in_plane)
 
     def parameters(self, batch_size: int | Tensor, size: int, key: Tensor) -> dict[str, Tensor]:
-        unit = uniform(key, (batch_size, 5))
+        unit = uniform(key, "RandomAffine3D", (batch_size, 5))
         reach = self.translation * size
         free = ops.convert_to_tensor([0.0 if self.in_plane else 1.0, 1.0, 1.0])
         return {
@@ -236,7 +236,7 @@ class RandomRotation3D(RandomGeometry3D):
         super().__init__(probability, seed=seed, **kwargs)
 
     def parameters(self, batch_size: int | Tensor, size: int, key: Tensor) -> dict[str, Tensor]:
-        quaternion = normal(key, (batch_size, 4))
+        quaternion = normal(key, "RandomRotation3D", (batch_size, 4))
         length = ops.sqrt(ops.sum(ops.square(quaternion), axis=-1, keepdims=True))
         return {"quaternion": quaternion / ops.maximum(length, 1e-12)}
 

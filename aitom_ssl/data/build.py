@@ -66,9 +66,15 @@ def _results(spec: DatasetSpec, fingerprint: str, folder: Path, plan: Sequence[_
     if workers == 1:
         return (_write(spec, fingerprint, folder, shard) for shard in plan)
     tasks = (joblib.delayed(_write)(spec, fingerprint, folder, shard) for shard in plan)
+    options = {
+        # A shard is the unit of work, whatever joblib measures.
+        "batch_size": 1,
+        "pre_dispatch": "n_jobs",
+        # Workers go soon after the last shard: what runs next needs the memory.
+        "idle_worker_timeout": 10,
+    }
     with joblib.parallel_config("loky", inner_max_num_threads=1):
-        # batch_size and pre_dispatch keep a shard the unit of work, whatever joblib measures.
-        return joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
+        return joblib.Parallel(n_jobs=workers, return_as="generator_unordered", **options)(tasks)
 
 
 def build(

@@ -22,20 +22,9 @@ REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)
 # === Features ===
 
 
-class _Inference(keras.Model):
-    """The encoder in inference mode, whatever state it was left in, without touching how it is compiled."""
-
-    def __init__(self, encoder: Any):
-        super().__init__(name="inference")
-        self.encoder = encoder
-        # XLA makes 3-D convolutions on the CPU about ten times slower; JAX has nothing else.
-        self.compile(jit_compile=keras.backend.backend() != "tensorflow")
-
-    def call(self, volumes):
-        return self.encoder(volumes, training=False)
-
-
-def extract_features(encoder: Any, data: Any, batch_size: int = 64, indices: np.ndarray | None = None) -> np.ndarray:
+def extract_features(
+    encoder: keras.Model, data: Any, batch_size: int = 64, indices: np.ndarray | None = None
+) -> np.ndarray:
     """(n, features) float32 of the samples of `data`, in order; memory does not grow with the volumes.
 
     `encoder` maps (batch, z, y, x, 1) to (batch, features) and is called in inference mode. `data` is a Dataset, whose
@@ -45,7 +34,9 @@ def extract_features(encoder: Any, data: Any, batch_size: int = 64, indices: np.
     if len(data) == 0:
         raise InputError("There are no samples to extract features from: the dataset is empty. Expected one or more.")
     chosen = np.arange(len(data)) if indices is None else np.asarray(indices, dtype=np.int64)
-    inference = _Inference(encoder)
+    if not encoder.compiled and keras.backend.backend() == "tensorflow":
+        # Keras would choose XLA, which makes 3-D convolutions on the CPU several times slower.
+        encoder.jit_compile = False
     blocks = []
     for start in range(0, len(chosen), batch_size):
         rows = chosen[start : start + batch_size]
@@ -53,7 +44,7 @@ def extract_features(encoder: Any, data: Any, batch_size: int = 64, indices: np.
         if start and len(rows) < batch_size:
             # A short last batch would be traced anew: fill it up and cut the answer.
             volumes = np.concatenate([volumes, np.repeat(volumes[:1], batch_size - len(rows), axis=0)])
-        features = keras.ops.convert_to_numpy(inference.predict_on_batch(volumes)).astype(np.float32)
+        features = keras.ops.convert_to_numpy(encoder.predict_on_batch(volumes)).astype(np.float32)
         if features.ndim != 2:
             raise InputError(
                 f"An encoder gives (batch, features). Received an output of shape {features.shape}: "

@@ -70,8 +70,8 @@ class SimulationSpec:
     voltage_kv, cs_mm, defocus_um, amplitude_contrast, bfactor (A^2)   the contrast transfer function
     defocus_jitter_um half-width of a uniform change of the defocus from sample to sample
     envelope          exp(-(q / (envelope q_Nyquist))^2) on the CTF; None = no envelope
-    mtf               "sinc": sin(pi w/2)/(pi w/2), w = q/q_Nyquist, on the image (Xu 2017); "detector": AITom's low-pass
-                      on the noise that arises after the CTF; "none"
+    mtf               "sinc": sin(pi w/2)/(pi w/2), w = q/q_Nyquist, on the image (Xu 2017); "detector": AITom's
+                      low-pass on the noise that arises after the CTF; "none"
     contrast          "bright": protein positive; "dark": negative
     max_shift         the target's centre is uniform in +-max_shift voxels along each axis
     integer_shift     shifts cut to whole voxels towards zero, as AITom
@@ -171,7 +171,8 @@ class SimulationSpec:
         names = [field.name for field in dataclasses.fields(cls)]
         for key in overrides:
             if key not in names:
-                raise InputError(f"unknown simulation parameter {key!r}{_nearest(key, names)}; known: {', '.join(names)}")
+                near = _nearest(key, names)
+                raise InputError(f"unknown simulation parameter {key!r}{near}; known: {', '.join(names)}")
         if "classes" not in overrides:
             raise InputError("classes is missing: give a list of structures, such as builtin names or paths")
         return cls(**{**PRESETS[preset], **overrides})

@@ -30,7 +30,7 @@ AITOM_EFFECTIVE = 0.65
 
 @dataclass(frozen=True)
 class Neighbor:
-    """One particle beside the target: class, centre on whole voxels from the box's centre (x, y, z), pose in the bank."""
+    """One particle beside the target: class, centre in whole voxels from the box's centre (x, y, z), bank pose."""
 
     label: int
     centre: np.ndarray
@@ -261,7 +261,8 @@ class Simulator:
             if np.abs(neighbor.centre).max() < reach:
                 if box is None:
                     box = np.zeros((support.n,) * 3, dtype=np.float32)
-                packing.paste(box, packing.turn(self._bank(neighbor.label)[neighbor.pose], neighbor.view), neighbor.centre)
+                copy = packing.turn(self._bank(neighbor.label)[neighbor.pose], neighbor.view)
+                packing.paste(box, copy, neighbor.centre)
         if box is not None:
             spectrum += volume.from_volume(box, support)
         return spectrum
@@ -428,7 +429,7 @@ class Simulator:
 
     @functools.cached_property
     def _slice_density(self) -> np.ndarray:
-        """(s,) how many tilts' samples fall on each measured voxel, over the number of tilts, for the images' variance."""
+        """(s,) how many samples of a tilt fall on each measured voxel, on average; 0 at zero frequency."""
         series, support = self._series, self._measured
         z, x = (np.round(support.k[axis] * support.n).astype(int) % support.n for axis in (2, 0))
         density = series.coverage[z * support.n + x] * support.multiplicity / len(series.tilts)
@@ -436,9 +437,8 @@ class Simulator:
         return density
 
     def _projected_variance(self, spectrum: np.ndarray) -> float:
-        """Variance of the noise-free projections before the optics, averaged over the tilts, over the simulated field."""
-        power = np.square(spectrum.real) + np.square(spectrum.imag)
-        return float(np.dot(power, self._slice_density)) / self.spec.simulated_size**4
+        """Variance of the noise-free projections before the optics, over the simulated field, mean over tilts."""
+        return weighted_power(spectrum, self._slice_density) / self.spec.simulated_size**4
 
     def _calibration_scenes(self, label: int, crowded: bool = False) -> list[Scene]:
         """Particles in poses that are the same for every seed; alone unless `crowded`."""
@@ -457,8 +457,7 @@ class Simulator:
             weight = np.square(self._nominal_transfer) * support.multiplicity
             total = 0.0
             for scene in self._calibration_scenes(label):
-                spectrum = self._target(scene, support)
-                total += float(np.dot(np.square(spectrum.real) + np.square(spectrum.imag), weight))
+                total += weighted_power(self._target(scene, support), weight)
             self._energies[label] = total / CALIBRATION_POSES / support.n**3
         return self._energies[label]
 
@@ -483,8 +482,18 @@ class Simulator:
         return float(np.median(values))
 
 
+# Sums by einsum: BLAS adds in an order that depends on its number of threads.
+
+
+def weighted_power(spectrum: np.ndarray, weight: np.ndarray) -> float:
+    """Sum of weight |spectrum|^2."""
+    return float(np.einsum("i,i,i->", spectrum.real, spectrum.real, weight)) + float(
+        np.einsum("i,i,i->", spectrum.imag, spectrum.imag, weight)
+    )
+
+
 def variance(image: np.ndarray) -> float:
-    """Mean squared deviation from the mean. einsum, because BLAS sums in an order that depends on its threads."""
+    """Mean squared deviation from the mean."""
     flat = image.ravel()
     flat = flat - flat.mean()
     return float(np.einsum("i,i->", flat, flat)) / flat.size

@@ -90,9 +90,10 @@ def read_atoms(path: str | Path, assembly: str | None = "1") -> Atoms:
         raise InputError(
             f"{path} holds no usable atoms besides water (expected finite coordinates). Get the file again."
         )
-    masses = np.array([atom.element.weight for atom in sites])
-    numbers = np.array([atom.element.atomic_number for atom in sites], dtype=np.float64)
-    if masses.sum() <= 0:
+    elements = np.array([atom.element.atomic_number for atom in sites])
+    weight_of = np.array([gemmi.Element(number).weight for number in range(elements.max() + 1)])
+    masses, numbers = weight_of[elements], elements.astype(np.float64)
+    if numbers.sum() <= 0:
         raise InputError(f"{path} names no chemical elements, so its atoms have no mass. Get the file again.")
     return Atoms(positions, masses, numbers, note)
 

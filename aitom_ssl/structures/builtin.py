@@ -131,7 +131,7 @@ def helix(count: int, twist: float, rise: float, *rows: np.ndarray) -> np.ndarra
 # === The structure ===
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BuiltinStructure:
     """A sum of Gaussians: density(x) = sum_i weights_i N(x; positions_i, sigmas_i^2), in Da/A^3.
 
@@ -204,7 +204,7 @@ class BuiltinStructure:
 # === The models ===
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """One row of the table: point group, mass in kDa, what it is after, and its balls."""
 

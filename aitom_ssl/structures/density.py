@@ -29,7 +29,7 @@ LARGEST_SIDE = 512
 """A cube larger than this is taken for a mistake in the voxel size."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Density:
     """A structure as a map.
 

@@ -1,16 +1,17 @@
-"""Draws are a function of the seed, whatever its form."""
+"""Draws are a function of the seed, whatever its form, and the generator is the published one."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy.stats import kstest
 
-from aitom_ssl.augmentation.seeding import named_key, normal, seed_key, uniform
+from aitom_ssl.augmentation.seeding import normal, seed_key, threefry, uniform
 from aitom_ssl.errors import InputError
 
 
 def draw(seed, purpose="test", count=1000):
-    return ops.convert_to_numpy(uniform(named_key(seed_key(seed), purpose), (count,)))
+    return ops.convert_to_numpy(uniform(seed_key(seed), purpose, (count,)))
 
 
 def test_an_integer_is_the_pair_with_step_zero():
@@ -37,11 +38,35 @@ def test_purposes_are_independent():
     assert abs(np.corrcoef(draw(0, "noise"), draw(0, "crop"))[0, 1]) < 0.12
 
 
+@pytest.mark.parametrize(
+    "word, key, expected",
+    [
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+def test_known_answers_of_threefry(word, key, expected):
+    """The test vectors that its authors publish with Random123."""
+    as_tensors = [tuple(ops.convert_to_tensor(w, "uint32") for w in pair) for pair in (key, word)]
+    assert tuple(int(ops.convert_to_numpy(w)) for w in threefry(*as_tensors)) == expected
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 2, 2)])
+def test_a_sample_does_not_depend_on_the_size_of_its_batch(shape):
+    few, many = (ops.convert_to_numpy(uniform(seed_key(1), "test", (n, *shape[1:]))) for n in (3, 7))
+    assert many.shape == shape and np.array_equal(few, many[:3])
+    assert len(np.unique(many)) == many.size
+
+
 def test_distributions():
     key = seed_key(1)
-    unit, gauss = (ops.convert_to_numpy(f(key, (20000,))) for f in (uniform, normal))
-    assert unit.min() >= 0 and unit.max() < 1 and abs(unit.mean() - 0.5) < 0.01
-    assert abs(gauss.mean()) < 0.03 and abs(gauss.std() - 1) < 0.03
+    unit, gauss = (ops.convert_to_numpy(f(key, "test", (200, 101))) for f in (uniform, normal))
+    assert unit.min() >= 0 and unit.max() < 1 and kstest(unit.ravel(), "uniform").pvalue > 1e-3
+    assert np.isfinite(gauss).all() and kstest(gauss.ravel(), "norm").pvalue > 1e-3
+    for values in (unit, gauss):  # neighbours in a row, in a column, and the halves of a row that share a counter
+        for a, b in ((values[:, 1:], values[:, :-1]), (values[1:], values[:-1]), (values[:, :50], values[:, 51:])):
+            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.04
     assert unit.dtype == gauss.dtype == np.float32
 
 

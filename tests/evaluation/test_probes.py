@@ -77,13 +77,39 @@ def test_volumes_are_read_a_batch_at_a_time():
     assert data.largest == 8
 
 
-def test_the_encoder_is_left_as_it_was():
+def test_a_compiled_encoder_stays_as_it_was_compiled():
     encoder = block_mean_encoder()
-    encoder.compile("sgd", "mse", jit_compile=False)
-    optimizer, loss = encoder.optimizer, encoder.loss
+    encoder.compile("sgd", "mse", jit_compile=True)
+    optimizer = encoder.optimizer
     extract_features(encoder, np.zeros((2, 8, 8, 8), np.float32))
-    assert encoder.optimizer is optimizer and encoder.loss == loss == "mse"
-    assert encoder.jit_compile is False
+    assert encoder.optimizer is optimizer and encoder.loss == "mse" and encoder.jit_compile is True
+
+
+def test_an_encoder_is_traced_once_for_sets_of_any_length():
+    traces = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            traces.append(x.shape)
+            return keras.ops.mean(x, axis=(2, 3, 4))
+
+    inputs = keras.Input((8, 8, 8, 1))
+    encoder = keras.Model(inputs, Counted()(inputs))
+    volumes = np.zeros((21, 8, 8, 8), np.float32)
+    extract_features(encoder, volumes, 4)
+    built = len(traces)
+    for count in (21, 8, 6, 4):
+        assert extract_features(encoder, volumes[:count], 4).shape == (count, 8)
+    assert len(traces) == built
+
+
+def test_features_follow_the_weights():
+    inputs = keras.Input((8, 8, 8, 1))
+    encoder = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(keras.layers.GlobalAveragePooling3D()(inputs)))
+    volumes = np.ones((3, 8, 8, 8), np.float32)
+    for weight in (2.0, 5.0):
+        encoder.set_weights([np.array([[weight]])])
+        np.testing.assert_allclose(extract_features(encoder, volumes), weight)
 
 
 def test_an_encoder_with_maps_for_features_is_refused():

@@ -16,7 +16,8 @@ def test_defaults_of_the_specification():
     spec = SimulationSpec(classes=CLASSES)
     assert (spec.size, spec.voxel_size, spec.simulated_size, spec.reconstruction_size) == (32, 10.0, 48, 32)
     assert (spec.tilt_max, spec.tilt_step, spec.voltage_kv, spec.cs_mm, spec.defocus_um) == (60, 3, 300, 2, 5)
-    assert (spec.contrast, spec.max_shift, spec.snr, spec.snr_mode, spec.normalize) == ("bright", 4, 0.05, "crop", "zscore")
+    assert (spec.contrast, spec.max_shift, spec.snr, spec.snr_mode) == ("bright", 4, 0.05, "crop")
+    assert (spec.normalize, spec.mask, spec.n_neighbors, spec.empty_class) == ("zscore", False, 0, False)
     assert SimulationSpec(classes=CLASSES, physics="tilt").simulated_size == 64
 
 

@@ -71,8 +71,9 @@ def test_aitom_box_mode_counts_every_particle_over_its_box(simulator):
     """The reference value from first principles: energies of noise-free particles far from any border."""
     sim = simulator("liu2020", snr=0.03)
     isolated = simulator("liu2020", n_neighbors=0, n_sim=96, size=96, snr=math.inf)
+    scenes = [isolated.scene(0, index) for index in range(32)]
     energies = [
-        np.mean([np.square(isolated.signal(isolated.scene(0, i))).sum() for i in range(label, 48, 4)]) for label in range(4)
+        np.mean([np.square(isolated.signal(scene)).sum() for scene in scenes if scene.label == label]) for label in range(4)
     ]
     for index in range(4):
         scene = sim.scene(0, index)
@@ -86,7 +87,7 @@ def test_aitom_box_mode_counts_every_particle_over_its_box(simulator):
 def test_projection_mode_leaves_less_snr_in_the_volume_than_in_the_images(simulator):
     """Noise before the CTF: the specification measured .025 (.004-.078 by class) for a nominal .05."""
     crops = [simulator("xu2017", snr=0.05).sample(0, index)["crop_snr"] for index in range(24)]
-    assert 0.002 < np.min(crops) and np.max(crops) < 0.1
+    assert np.min(crops) > 0.002 and np.max(crops) < 0.1
 
 
 @pytest.mark.parametrize("preset", ["default", "liu2020"])
@@ -235,7 +236,10 @@ def _draw(arguments):
     return simulate(spec, index, split)["volume"]
 
 
-def test_same_bits_from_any_worker_in_any_order():
+def test_same_bits_from_any_worker_in_any_order(monkeypatch):
+    # Workers are often told to use one thread.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
     spec = SimulationSpec(classes=CLASSES, n_neighbors=2, n_sim=40, mask=True, seed=3, defocus_jitter_um=1)
     jobs = [(spec, split, index) for split in (0, 1) for index in range(6)]
     alone = [_draw(job) for job in jobs]

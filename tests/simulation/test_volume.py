@@ -23,7 +23,8 @@ def exact_spectrum(exact_density, name, k, matrix, shift):
 
 def poses(count):
     rng = np.random.default_rng(3)
-    return zip(geometry.quaternion_to_matrix(geometry.random_quaternions(rng, count)), rng.uniform(-4, 4, (count, 3)), strict=True)
+    matrices = geometry.quaternion_to_matrix(geometry.random_quaternions(rng, count))
+    return zip(matrices, rng.uniform(-4, 4, (count, 3)), strict=True)
 
 
 def test_support_counts_wedge_and_sphere():
@@ -82,7 +83,7 @@ def test_an_integer_shift_rolls_the_volume():
     spectrum = volume.TemplateTransform(density).sample(support.k, matrix)
     image = volume.to_volume(spectrum, support)
     moved = volume.to_volume(spectrum * volume.shift_phase(support, np.array([3, -2, 1])), support)
-    np.testing.assert_allclose(moved, np.roll(image, (1, -2, 3), axis=(0, 1, 2)), atol=2e-6 * np.abs(image).max() * 50)
+    np.testing.assert_allclose(moved, np.roll(image, (1, -2, 3), axis=(0, 1, 2)), atol=1e-4 * np.abs(image).max())
 
 
 def test_the_pose_turns_the_density_as_geometry_says(exact_density):
@@ -91,7 +92,8 @@ def test_the_pose_turns_the_density_as_geometry_says(exact_density):
     matrix = next(iter(poses(1)))[0]
     exact = exact_density(model.rotated(matrix), 48)
     support = volume.support(48)
-    image = volume.to_volume(volume.TemplateTransform(template("ribosome_70s").volume).sample(support.k, matrix), support)
+    transform = volume.TemplateTransform(template("ribosome_70s").volume)
+    image = volume.to_volume(transform.sample(support.k, matrix), support)
     assert np.corrcoef(image.ravel(), exact.ravel())[0, 1] > 0.9995
     point = np.zeros((16, 16, 16), dtype=np.float32)
     point[8, 8, 11] = 1
@@ -122,4 +124,4 @@ def test_noise_has_unit_variance_and_the_asked_spectrum():
     ratio /= ratio.mean()
     # Each coefficient is a mean of 400 exponentials, 5% each; the plane ky = 0 must not stand out.
     assert ratio[support.multiplicity == 1].mean() == pytest.approx(1, abs=0.03)
-    assert 0.7 < ratio.min() and ratio.max() < 1.4
+    assert ratio.min() > 0.7 and ratio.max() < 1.4

@@ -53,7 +53,7 @@ def server():
         }
         running.asked = []
         running.url = f"http://127.0.0.1:{running.server_port}/download"
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield running
         running.shutdown()
@@ -82,7 +82,7 @@ def test_a_kept_entry_is_not_asked_for_again_until_it_is_damaged(server, cache):
     fetch.fetch(["3DY4"], server.url)
     assert len(server.asked) == 1
     path.write_bytes(GOOD[:-3])
-    with pytest.raises(InputError, match="not what was downloaded.*fetch_structures --pdb=3DY4"):
+    with pytest.raises(InputError, match=r"not what was downloaded.*fetch_structures --pdb=3DY4"):
         resolve("pdb:3DY4")
     fetch.fetch(["3DY4"], server.url)
     assert path.read_bytes() == GOOD and len(server.asked) == 2

@@ -1,5 +1,6 @@
 """MRC maps: voxel size, axis order, resampling, damage."""
 
+import bz2
 import gzip
 import itertools
 
@@ -58,7 +59,7 @@ def test_impossible_axis_order_is_refused(tmp_path, lopsided):
         read_map(path)
 
 
-@pytest.mark.parametrize("compress, suffix", [(gzip.compress, ".gz"), (__import__("bz2").compress, ".bz2")])
+@pytest.mark.parametrize("compress, suffix", [(gzip.compress, ".gz"), (bz2.compress, ".bz2")])
 def test_compressed_maps_are_the_same(tmp_path, lopsided, compress, suffix):
     path = write(tmp_path / "a.mrc", lopsided)
     packed = tmp_path / f"a.mrc{suffix}"
@@ -173,6 +174,7 @@ def damaged(kind, path, volume):
     return path
 
 
+@pytest.mark.filterwarnings("ignore:Data array contains NaN")  # from writing one
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "nan", "flat", "negative", "image"])
 def test_damaged_maps_are_refused_in_one_line(tmp_path, lopsided, kind):
     path = damaged(kind, tmp_path / "a.mrc", lopsided)
@@ -187,7 +189,7 @@ def test_options_are_validated(tmp_path, lopsided):
     path = write(tmp_path / "a.mrc", lopsided)
     with pytest.raises(InputError, match="threshold must be a finite"):
         MapStructure(path, threshold=float("nan"))
-    with pytest.raises(InputError, match="voxel_size must be positive|voxel_size must be a positive"):
+    with pytest.raises(InputError, match="voxel_size must be a positive"):
         MapStructure(path, voxel_size=0.0).density(10.0)
 
 
