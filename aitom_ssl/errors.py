@@ -1,4 +1,9 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can mend this", and the hint that mends most of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -6,3 +11,9 @@ class InputError(ValueError):
 
     Commands print it as one line and exit with status 2; inside a program it is an ordinary ValueError.
     """
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' for a name that is close to known ones, else ''."""
+    found = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(found)}?" if found else ""

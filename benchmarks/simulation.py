@@ -2,7 +2,7 @@
 
     python -m benchmarks.simulation [--seconds=1] [--rounds=5]
 
-Everything runs on one thread, all columns in turn within each round, median over rounds. A peer does what the simulator
+Everything runs on one thread and counts its processor time, all columns in turn within each round, median over rounds. A peer does what the simulator
 does (same scenes, optics, noise, standardisation) except for placing the particles: scipy.ndimage.affine_transform at
 order 3, and acryo's TomogramSimulator at order 3 where acryo is installed. "same" is the correlation of a peer's
 noise-free subtomograms with the simulator's.
@@ -122,12 +122,12 @@ def acryo_placing(particles: list, n: int) -> np.ndarray:
 
 def milliseconds(draw: Callable[[int], object], seconds: float) -> float:
     """Mean time of one draw over about `seconds`, indices running over the classes."""
-    start = time.perf_counter()
+    start = time.process_time()
     count = 0
-    while time.perf_counter() - start < seconds or count < len(CLASSES):
+    while time.process_time() - start < seconds or count < len(CLASSES):
         draw(count)
         count += 1
-    return 1e3 * (time.perf_counter() - start) / count
+    return 1e3 * (time.process_time() - start) / count
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ def command(work=lambda options: None):
         rate: float = flag(1e-4, "how fast")
         limit: int | None = flag(None, "how many")
         resume: bool = flag(False, "go on")
-        splits: list[str] = flag(["train"], "which splits")  # noqa: RUF009
+        splits: list[str] = flag(["train"], "which splits")
         head: str = flag("v2", "which head", choices=("v1", "v2"))
 
     return types.SimpleNamespace(Options=Options, run=work, __doc__="Do something.")

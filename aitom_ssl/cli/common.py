@@ -7,7 +7,6 @@ A command module has a docstring (its help), a dataclass `Options` whose fields 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import errno
 import importlib
 import os
@@ -20,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, near
 
 COMMANDS = {
     "train_moco": "pretrain an encoder without labels (MoCo)",
@@ -91,12 +90,6 @@ def parse(name: str, module: types.ModuleType, arguments: Sequence[str]) -> Any:
     if rest:
         raise InputError(f"Unexpected argument {rest[0]!r}: a flag is --name=value. See `aitom-ssl {name} --help`.")
     return module.Options(**{field.name: values[field.name].value for field in fields})
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """' Did you mean ...?' for a name that is close to known ones, else ''."""
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
 def _usage() -> str:

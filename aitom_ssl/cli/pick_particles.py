@@ -35,10 +35,10 @@ def run(options: Options) -> None:
 
     from aitom_ssl.data.importers.coordinates import write_csv
     from aitom_ssl.data.importers.star import tomogram_stem, write_star
-    from aitom_ssl.data.mrc import choose_voxel_size, read_mrc
     from aitom_ssl.discovery.picking import pick
     from aitom_ssl.discovery.picking_figure import picks_figure
     from aitom_ssl.files import atomic_write
+    from aitom_ssl.mrc import choose_voxel_size, read_mrc
 
     if options.tomogram is None or options.output is None:
         raise InputError("--tomogram and --output are needed: the MRC file to pick in, and the STAR file to write.")

@@ -38,16 +38,19 @@ def run(options: Options) -> None:
     spec = load_spec(options.data)
     if options.seed is not None:
         spec = spec.with_seed(options.seed)
-    limit = min(options.limit or SMOKE_LIMIT, SMOKE_LIMIT) if options.smoke else options.limit
+    limit = options.limit
+    if options.smoke:
+        limit = SMOKE_LIMIT if limit is None else min(limit, SMOKE_LIMIT)
     splits = options.splits or list(spec.splits)
     if options.export_aitom and Path(options.export_aitom).exists():
         raise InputError(f"--export_aitom={options.export_aitom} exists: give a new folder.")
 
-    from aitom_ssl.data import Dataset, build
+    from aitom_ssl.data.build import build
 
     folder = build(spec, Path(options.output) if options.output else None, splits, limit, options.workers)
     if options.export_aitom:
         from aitom_ssl.data.importers.aitom import export_aitom
+        from aitom_ssl.data.shards import Dataset
 
         for split in splits:
             print(f"Exported {export_aitom(Dataset(folder, split), Path(options.export_aitom) / split)}")

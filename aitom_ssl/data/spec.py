@@ -99,13 +99,11 @@ def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"No file {name}: give the path of a spec, or one of the names {', '.join(spec_names())}.")
+            raise InputError(f"No file {name}: give the path of a spec or a name such as sim_demo.")
         return path
     if name not in spec_names():
-        raise InputError(
-            f"No dataset {name!r}.{near(name, spec_names())} Known names: {', '.join(spec_names())}; "
-            "or give a spec's .yaml file or a dataset's folder."
-        )
+        known = near(name, spec_names()) or f" Known names: {', '.join(spec_names())}."
+        raise InputError(f"No dataset {name!r}.{known} A spec's .yaml file or a dataset's folder will do as well.")
     return specs_folder() / f"{name}.yaml"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aitom_ssl import mrc
 from aitom_ssl.errors import InputError
-from aitom_ssl.structures import atomic, builtin, fetch, maps
+from aitom_ssl.structures import atomic, builtin, fetch
 from aitom_ssl.structures.atomic import AtomicStructure
 from aitom_ssl.structures.builtin import NAMES, BuiltinStructure
 from aitom_ssl.structures.density import Density, Structure
@@ -22,7 +23,6 @@ __all__ = [
 ]
 
 PDB_PREFIX = "pdb:"
-COMPRESSED = (".gz", ".bz2")
 
 
 def resolve(reference: str, base: str | Path | None = None) -> Structure:
@@ -40,16 +40,16 @@ def resolve(reference: str, base: str | Path | None = None) -> Structure:
     if reference in builtin.NAMES:
         return builtin.get(reference)
     path = Path(reference).expanduser()
-    suffixes = path.suffixes[:-1] if path.suffix.lower() in COMPRESSED else path.suffixes
+    suffixes = path.suffixes[:-1] if path.suffix.lower() == ".gz" else path.suffixes
     kind = suffixes[-1].lower() if suffixes else ""
     if base is not None:
         path = Path(base).expanduser() / path
     if kind in atomic.SUFFIXES:
         return AtomicStructure(path)
-    if kind in maps.SUFFIXES:
+    if kind in mrc.SUFFIXES:
         return MapStructure(path)
     if kind or "/" in reference:
-        endings = ", ".join([*atomic.SUFFIXES, *maps.SUFFIXES])
+        endings = ", ".join([*atomic.SUFFIXES, *mrc.SUFFIXES])
         raise InputError(
             f"Cannot tell what structure {reference!r} is: a file's name ends in {endings}, or those and .gz."
         )

@@ -13,7 +13,6 @@ the centre of mass is the origin.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import math
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, near
 from aitom_ssl.structures.density import (
     VOLUME_PER_DALTON,
     Density,
@@ -879,11 +878,8 @@ NAMES: tuple[str, ...] = tuple(MODELS)
 def get(name: str) -> BuiltinStructure:
     """The model of that name, one of NAMES; InputError with near names otherwise."""
     if name not in MODELS:
-        near = difflib.get_close_matches(name, NAMES, n=3, cutoff=0.5)
-        hint = (
-            f"Did you mean {' or '.join(near)}?" if near else f"There are {len(NAMES)}, such as {', '.join(NAMES[:4])}."
-        )
-        raise InputError(f"No built-in structure {name!r}. {hint}")
+        hint = near(name, NAMES) or f" There are {len(NAMES)}, such as {', '.join(NAMES[:4])}."
+        raise InputError(f"No built-in structure {name!r}.{hint}")
     model = MODELS[name]
     positions, radii = model.balls[:, :3], model.balls[:, 3]
     # Balls that overlap share the space: no density far above that of protein where rods meet.

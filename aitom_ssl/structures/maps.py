@@ -1,100 +1,43 @@
-"""Densities from maps: MRC and EMDB files (.mrc, .map; plain, gzipped or bzip2), at any voxel size and axis order."""
+"""Densities from maps: MRC and EMDB files (plain or gzipped), at any voxel size and axis order."""
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import math
-import struct
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import sha256
+from aitom_ssl.mrc import read_mrc
 from aitom_ssl.structures.density import Density, box_side, check_sampling, finish, gaussian_sigma, offsets
 
-SUFFIXES = (".mrc", ".map", ".rec", ".ccp4")
-REAL_MODES = (0, 1, 2, 6, 12)
-LARGEST_MAP = 2048**3
-LARGEST_HEADER = 1 << 28
 FAINT = 0.05
 """Fraction of the peak that still counts as the structure when the map is cropped to it."""
 
 
-def _plausible(path: Path) -> bool:
-    """Whether the first bytes can be an MRC header: those of another kind of file could ask for all the memory."""
-    with open(path, "rb") as file:
-        magic = file.read(3)
-    opener = gzip.open if magic[:2] == b"\x1f\x8b" else bz2.open if magic == b"BZh" else open
-    with opener(path, "rb") as file:
-        start = file.read(1024)
-    if len(start) < 1024:
-        return False
-    for order in "<>":
-        nx, ny, nz, mode = struct.unpack_from(f"{order}4i", start)
-        (extended,) = struct.unpack_from(f"{order}i", start, 92)
-        sizes = (nx, ny, nz)
-        if min(sizes) > 0 and math.prod(sizes) <= LARGEST_MAP and mode in REAL_MODES and 0 <= extended < LARGEST_HEADER:
-            return True
-    return False
-
-
 def read_map(path: str | Path, voxel_size: float | None = None) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """A volume as (z, y, x) float32 and its voxel sizes (z, y, x) in A.
+    """A volume as (z, y, x) float32 and its voxel sizes (z, y, x) in A; `voxel_size` stands in for the header's.
 
-    The header's axis order (mapc, mapr, maps) is honoured, which mrcfile leaves to its caller. `voxel_size` stands in
-    for the header's. Raises InputError for anything that is not a readable, finite volume, and for a voxel size of 0 or
-    NaN.
+    Raises InputError for anything that is not a readable, finite volume, and for a voxel size of 0 or NaN.
     """
-    path = Path(path)
     if voxel_size is not None and not (math.isfinite(voxel_size) and voxel_size > 0):
         raise InputError(f"voxel_size must be a positive number of angstrom. Received: voxel_size={voxel_size!r}.")
-    try:
-        # Permissive: headers in the wild break small rules; what matters is checked below.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if not _plausible(path):
-                raise ValueError("its header states no sensible size or mode")
-            with mrcfile.open(path, mode="r", permissive=True) as file:
-                data = None if file.data is None else np.array(file.data)
-                header = file.header
-                order = [int(header.mapc), int(header.mapr), int(header.maps)]
-                cell = [float(header.cella[a]) for a in "xyz"]
-                samples = [int(header[f"m{a}"]) for a in "xyz"]
-    except FileNotFoundError:
-        raise InputError(f"There is no map file {path}. Check the path.") from None
-    except (ValueError, OSError, EOFError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is not a readable MRC map ({reason}). Get the file again.") from None
-    if data is None or data.size == 0:
-        raise InputError(f"{path} is not a readable MRC map (truncated, or not MRC at all). Get the file again.")
-    if data.ndim != 3 or min(data.shape) < 2:
-        raise InputError(f"{path} holds {data.dtype} data of shape {data.shape}; expected one three-dimensional map.")
-    if order == [0, 0, 0]:  # left unset by some writers; means the usual order
-        order = [1, 2, 3]
-    if sorted(order) != [1, 2, 3]:
+    stored, header = read_mrc(path)
+    sizes = header.voxel_sizes if voxel_size is None else (voxel_size,) * 3
+    if not all(math.isfinite(size) and size > 0 for size in sizes):
         raise InputError(
-            f"{path} has axis order mapc, mapr, maps = {order}; expected 1, 2, 3 in some order. Mend its header."
+            f"{path} states a voxel size of {header.voxel_size_says}; expected positive numbers. Set it in the header."
         )
-    if voxel_size is None:
-        sizes = [length / count if count > 0 else 0.0 for length, count in zip(cell, samples, strict=True)]
-        if not all(math.isfinite(s) and s > 0 for s in sizes):
-            shown = ", ".join(f"{s:g}" for s in sizes)
-            raise InputError(f"{path} states voxel sizes {shown} A; expected positive numbers. Set them in the header.")
-    else:
-        sizes = [voxel_size] * 3
-    # Array axes 0, 1, 2 are sections, rows, columns; order[::-1] says which of x, y, z (1, 2, 3) each one is.
-    stored = order[::-1]
-    data = np.transpose(data, [stored.index(3), stored.index(2), stored.index(1)]).astype(np.float32)
+    data = np.array(stored, dtype=np.float32)
+    if min(data.shape) < 2:
+        raise InputError(f"{path} is a volume of {data.shape}; expected a three-dimensional map.")
     if not np.isfinite(data).all():
         raise InputError(f"{path} holds values that are not finite (NaN or infinity). Get the file again.")
-    return data, (sizes[2], sizes[1], sizes[0])
+    return data, sizes
 
 
 def resampling_matrix(count: int, spacing: float, points: np.ndarray, voxel_size: float, sigma: float) -> np.ndarray:

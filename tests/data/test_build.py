@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aitom_ssl.data import build, dataset_folder, load, load_spec, prepare, shards
-from aitom_ssl.data import build as package_build
+from aitom_ssl.data import build as builder
+from aitom_ssl.data import shards
+from aitom_ssl.data.build import build, dataset_folder, load, prepare
 from aitom_ssl.data.shards import Dataset, labels_file, read_header, volumes_file
+from aitom_ssl.data.spec import load_spec
 from aitom_ssl.errors import InputError
-
-builder = sys.modules["aitom_ssl.data.build"]
 
 SPEC = """
 description: small, for tests
@@ -26,7 +26,8 @@ splits: {train: 40, test: 20}
 PROGRAM = """
 import sys
 from pathlib import Path
-from aitom_ssl.data import build, load_spec, shards
+from aitom_ssl.data import load_spec, shards
+from aitom_ssl.data.build import build
 shards.SHARD_SIZE = 8
 build(load_spec(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]), progress=False)
 """
@@ -259,7 +260,7 @@ def test_user_mistakes(spec, tmp_path):
 def test_masks_are_stored_when_asked_for(tmp_path):
     path = tmp_path / "masked.yaml"
     path.write_text(SPEC.replace("snr: 0.5", "snr: 0.5, mask: true"))
-    dataset = Dataset(package_build(load_spec(path), limit=3, workers=1, progress=False))
+    dataset = Dataset(build(load_spec(path), limit=3, workers=1, progress=False))
     assert dataset[0]["mask"].shape == (16, 16, 16) and 0 < dataset[0]["mask"].mean() < 0.9
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from aitom_ssl.cli.common import main
 from aitom_ssl.data import load
-from aitom_ssl.data.mrc import write_mrc
+from aitom_ssl.mrc import write_mrc
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from aitom_ssl.data.mrc import read_mrc
 from aitom_ssl.discovery.picking import difference_of_gaussians, local_maxima, pick, suppress
 from aitom_ssl.errors import InputError
+from aitom_ssl.mrc import read_mrc
 
 
 def gaussian(shape, position, deviation, height=1.0):

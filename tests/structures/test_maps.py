@@ -1,6 +1,5 @@
 """MRC maps: voxel size, axis order, resampling, damage."""
 
-import bz2
 import gzip
 import itertools
 
@@ -59,11 +58,10 @@ def test_impossible_axis_order_is_refused(tmp_path, lopsided):
         read_map(path)
 
 
-@pytest.mark.parametrize("compress, suffix", [(gzip.compress, ".gz"), (bz2.compress, ".bz2")])
-def test_compressed_maps_are_the_same(tmp_path, lopsided, compress, suffix):
+def test_compressed_maps_are_the_same(tmp_path, lopsided):
     path = write(tmp_path / "a.mrc", lopsided)
-    packed = tmp_path / f"a.mrc{suffix}"
-    packed.write_bytes(compress(path.read_bytes()))
+    packed = tmp_path / "a.mrc.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
     np.testing.assert_array_equal(MapStructure(packed).density(10.0).volume, MapStructure(path).density(10.0).volume)
 
 
@@ -136,7 +134,7 @@ def test_threshold_removes_the_background(tmp_path):
 @pytest.mark.parametrize("voxel_size", [0.0, float("nan"), -1.0, (10.0, 0.0, 10.0)])
 def test_senseless_voxel_size_is_refused_and_can_be_given(tmp_path, lopsided, voxel_size):
     path = write(tmp_path / "a.mrc", lopsided, voxel_size)
-    with pytest.raises(InputError, match=r"a\.mrc states voxel sizes"):
+    with pytest.raises(InputError, match=r"a\.mrc states a voxel size of"):
         MapStructure(path).density(10.0)
     good = write(tmp_path / "b.mrc", lopsided, 10.0)
     np.testing.assert_array_equal(

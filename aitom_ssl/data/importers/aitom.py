@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from aitom_ssl.data.importers.mrc_folder import central_crop, check_files, fingerprint_files
 from aitom_ssl.data.importers.particles import Particles
-from aitom_ssl.data.mrc import is_mrc_name, read_mrc, write_mrc
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import atomic_write
 from aitom_ssl.geometry import euler_zyz_to_quaternion, quaternion_to_euler_zyz
+from aitom_ssl.mrc import is_mrc_name, read_mrc, write_mrc
 
 if TYPE_CHECKING:
     from aitom_ssl.data.shards import Dataset

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from aitom_ssl.data.importers.particles import Particles
-from aitom_ssl.data.mrc import SUFFIXES, choose_voxel_size, is_mrc_name, read_header, read_mrc
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import sha256
 from aitom_ssl.geometry import centre
+from aitom_ssl.mrc import SUFFIXES, choose_voxel_size, is_mrc_name, read_header, read_mrc
 
 
 def folder_particles(folder: str | Path, box_size: int | None = None, voxel_size: float | None = None) -> Particles:
@@ -34,7 +34,7 @@ def folder_particles(folder: str | Path, box_size: int | None = None, voxel_size
     files = loose + [file for members in classes.values() for file in members]
     if not files:
         raise InputError(
-            f"--input={folder}: no MRC file in it or in its sub-folders; expected names in {' '.join(SUFFIXES)}."
+            f"--input={folder}: no MRC file in it or its sub-folders; names end in {' '.join(SUFFIXES)}, or also .gz."
         )
     labels = [-1] * len(loose) + [label for label, members in enumerate(classes.values()) for _ in members]
     size, voxel_size = check_files(files, box_size, voxel_size)

@@ -9,10 +9,10 @@ import numpy as np
 from aitom_ssl.data.importers.coordinates import Coordinates, read_csv
 from aitom_ssl.data.importers.particles import Particles
 from aitom_ssl.data.importers.star import read_star
-from aitom_ssl.data.mrc import choose_voxel_size, read_mrc
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import sha256
 from aitom_ssl.geometry import centre
+from aitom_ssl.mrc import choose_voxel_size, read_mrc
 
 EDGES = ("drop", "pad")
 

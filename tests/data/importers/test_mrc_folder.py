@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from aitom_ssl.data.importers.mrc_folder import central_crop, folder_particles
-from aitom_ssl.data.mrc import write_mrc
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import sha256
+from aitom_ssl.mrc import write_mrc
 
 
 def cube(size, seed=0):

@@ -6,8 +6,8 @@ import pytest
 from aitom_ssl.data.importers.coordinates import write_csv
 from aitom_ssl.data.importers.star import write_star
 from aitom_ssl.data.importers.tomogram import cut, tomogram_particles
-from aitom_ssl.data.mrc import write_mrc
 from aitom_ssl.errors import InputError
+from aitom_ssl.mrc import write_mrc
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import mrcfile
 import numpy as np
 import pytest
 
-from aitom_ssl.data.mrc import choose_voxel_size, is_mrc_name, read_header, read_mrc, write_mrc
 from aitom_ssl.errors import InputError
+from aitom_ssl.mrc import choose_voxel_size, is_mrc_name, read_header, read_mrc, write_mrc
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ import numpy as np
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import atomic_write
 
-SUFFIXES = (".mrc", ".map", ".rec", ".mrc.gz", ".map.gz", ".rec.gz")
+SUFFIXES = (".mrc", ".map", ".rec", ".ccp4")
 HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817
+LARGEST_EXTENDED = 1 << 28
 GZIP_BLOCK = 1 << 24
 
 
@@ -32,18 +33,30 @@ class MrcHeader:
     """What the header of one MRC volume says, checked against the file."""
 
     shape: tuple[int, int, int]  # (z, y, x)
-    voxel_size: float | None  # A; None where the header has none that can be used
-    voxel_size_says: str  # the header's own voxel size, for messages
+    voxel_sizes: tuple[float, float, float]  # (z, y, x) in A as the header states them, sensible or not
     dtype: np.dtype
     axes: tuple[int, int, int]  # the file's array axes that are (z, y, x)
     offset: int  # bytes before the first voxel
     compressed: bool
 
+    @property
+    def voxel_size(self) -> float | None:
+        """The one voxel size in A (sides equal to 1 %); None where the header has none that can be used."""
+        sides = self.voxel_sizes
+        usable = all(math.isfinite(s) and s > 0 for s in sides) and max(sides) <= 1.01 * min(sides)
+        return float(f"{np.mean(sides):.7g}") if usable else None
+
+    @property
+    def voxel_size_says(self) -> str:
+        """The header's own voxel size, for messages: one number, or x, y and z."""
+        sides = self.voxel_sizes[::-1]
+        return f"{sides[0]:g} A" if len(set(sides)) == 1 else " x ".join(f"{s:g}" for s in sides) + " A"
+
 
 def is_mrc_name(path: str | os.PathLike) -> bool:
     """Whether the name of a file is that of an MRC volume; hidden files are not."""
     name = Path(path).name
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().removesuffix(".gz").endswith(SUFFIXES) and not name.startswith(".")
 
 
 def read_header(path: str | os.PathLike) -> MrcHeader:
@@ -57,6 +70,11 @@ def read_header(path: str | os.PathLike) -> MrcHeader:
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     try:
+        with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
+            start = file.read(HEADER_BYTES)
+        extended = [int.from_bytes(start[92:96], order) for order in ("little", "big")]
+        if len(start) < HEADER_BYTES or min(extended) > LARGEST_EXTENDED:
+            raise ValueError("its header makes no sense")  # mrcfile would try to read that much
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             with mrcfile.open(path, mode="r", permissive=True, header_only=True) as opened:
@@ -83,19 +101,15 @@ def read_header(path: str | os.PathLike) -> MrcHeader:
         raise InputError(
             f"{path} is truncated: {size:,} bytes, its header promises {expected:,}. Copy it again from its source."
         )
-    order = (int(raw.maps), int(raw.mapr), int(raw.mapc))  # which of x=1, y=2, z=3 each array axis is
-    axes = tuple(order.index(axis) for axis in (3, 2, 1)) if sorted(order) == [1, 2, 3] else (0, 1, 2)
-    voxel_size, says = _voxel_size(raw)
-    return MrcHeader(tuple(stored[a] for a in axes), voxel_size, says, dtype, axes, offset, compressed)
-
-
-def _voxel_size(raw: np.recarray) -> tuple[float | None, str]:
-    sides = []
-    for cell, samples in zip((raw.cella.x, raw.cella.y, raw.cella.z), (raw.mx, raw.my, raw.mz), strict=True):
-        sides.append(float(cell) / int(samples) if samples else 0.0)
-    says = f"{sides[0]:g} A" if len(set(sides)) == 1 else " x ".join(f"{s:g}" for s in sides) + " A"
-    usable = all(math.isfinite(s) and s > 0 for s in sides) and max(sides) <= 1.01 * min(sides)
-    return (float(f"{np.mean(sides):.7g}") if usable else None), says
+    order = [int(raw.maps), int(raw.mapr), int(raw.mapc)]  # which of x=1, y=2, z=3 each array axis is
+    if order == [0, 0, 0]:  # left unset by some writers; means the usual order
+        order = [3, 2, 1]
+    if sorted(order) != [1, 2, 3]:
+        raise InputError(f"{path} has axis order mapc, mapr, maps = {order[::-1]}: expected 1, 2, 3 in some order.")
+    axes = tuple(order.index(axis) for axis in (3, 2, 1))
+    cells = ((raw.cella.z, raw.mz), (raw.cella.y, raw.my), (raw.cella.x, raw.mx))
+    sizes = tuple(float(cell) / int(samples) if samples > 0 else 0.0 for cell, samples in cells)
+    return MrcHeader(tuple(stored[a] for a in axes), sizes, dtype, axes, offset, compressed)
 
 
 def read_mrc(path: str | os.PathLike) -> tuple[np.ndarray, MrcHeader]:
