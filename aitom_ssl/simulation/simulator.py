@@ -19,7 +19,7 @@ from aitom_ssl.simulation.tilt import TiltSeries, sampling_variance
 POSE, NEIGHBORS, NOISE, OPTICS, BANK, CALIBRATION = range(6)
 
 BANK_POSES = 32
-CALIBRATION_POSES = 64
+CALIBRATION_POSES = 32
 NOISE_DRAWS = 16
 
 # AITom's scenes measure their signal's variance over boxes of 300^3 voxels, and its chain of filters leaves 0.65 of

@@ -168,6 +168,8 @@ def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, t
     out = capsys.readouterr().out
     assert "untrained" in out and "chance" in out
 
+    with pytest.raises(InputError, match="has finished 1 epochs already"):
+        go(0, resume=True)
     config = run.read_config()
     run.write_config({**config, "dataset": {**config["dataset"], "samples": {"train": 9}}})
     with pytest.raises(InputError, match="data have changed"):
