@@ -98,6 +98,7 @@ def measure(threads: int, rounds: int, batch_size: int, size: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     for round_ in range(-2, rounds):  # two rounds to warm up: tracing, compiling, thread pools
         for name, (call, count) in rows.items():
+            call()  # untimed: the one before may have left threads spinning and the caches cold
             start = time.perf_counter()
             call()
             if round_ >= 0:
@@ -117,7 +118,7 @@ def measure(threads: int, rounds: int, batch_size: int, size: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--size", type=int, default=32)
     options = parser.parse_args()

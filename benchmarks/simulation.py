@@ -2,10 +2,10 @@
 
     python -m benchmarks.simulation [--seconds=1] [--rounds=5]
 
-Everything runs on one thread and counts its processor time, all columns in turn within each round, median over rounds. A peer does what the simulator
-does (same scenes, optics, noise, standardisation) except for placing the particles: scipy.ndimage.affine_transform at
-order 3, and acryo's TomogramSimulator at order 3 where acryo is installed. "same" is the correlation of a peer's
-noise-free subtomograms with the simulator's.
+Everything runs on one thread and counts its processor time, all columns in turn within each round, median over rounds.
+A peer does what the simulator does (same scenes, optics, noise, standardisation) except for placing the particles:
+scipy.ndimage.affine_transform at order 3, and acryo's TomogramSimulator at order 3 where acryo is installed. "ratio" is
+a peer's time over the simulator's, "same" the correlation of their noise-free subtomograms.
 """
 
 from __future__ import annotations

@@ -67,8 +67,9 @@ class SubtomogramAugmenter(RandomLayer):
     - "ssl2022": the paper's pipeline (SSL 2022, section 3.3): resized crop and z-axis affine change, each with
       probability 0.5. Differs from it in composing both into one matrix, so that values are interpolated once and what
       the crop left outside can come back in with a shift, instead of zeros.
-    - "recommended": uniform 3-D rotation, shift by up to 6% of the side along each axis, added noise. The paper's views
-      share noise and wedge, which a network can match without looking at the molecule; these do not.
+    - "recommended": uniform 3-D rotation, shift by up to 6% of the side along each axis, added noise of 0 to 0.5
+      standard deviations. The paper's views share noise, neighbours and wedge almost voxel by voxel, which a network
+      can match without looking at the molecule; turned apart, with noise of their own, these give it less to match.
     - "none": nothing, bit for bit.
 
     Options:
@@ -79,10 +80,10 @@ class SubtomogramAugmenter(RandomLayer):
     - affine_probability, angle (degrees), translation (fraction of the side), scale: `RandomAffine3D`.
     - in_plane: crop, shift and scale y and x only, or all three axes.
     - mirror_probability: of mirroring x. Changes handedness; no preset does it.
-    - noise: range of the standard deviation of white Gaussian noise, uniform, in units of that of the volume as given.
-    - wedge: degrees in (0, 90) or None. After turning and noise, removes what a tilt series of +-wedge about y does not
-      measure, so that a turned view looks like a measurement of the turned particle. Its orientation is the data's own
-      (tilt axis y, beam z), never random; a turned view then lacks its own wedge as well as this one.
+    - noise: range of the standard deviation of white Gaussian noise, uniform, in units of the given volume's own.
+    - wedge: degrees from 1 to 89, or None. After turning and noise, removes what a tilt series of +-wedge about y does
+      not measure, so that a turned view looks like a measurement of the turned particle. Its orientation is the data's
+      own (tilt axis y, beam z), never random; a turned view then lacks its own wedge as well as this one.
     - standardize: mean 0 and standard deviation 1 for each view.
     - jitter: after that, gain uniform in 1 +- jitter and offset uniform in +- jitter standard deviations (of 1).
 
@@ -138,8 +139,9 @@ class SubtomogramAugmenter(RandomLayer):
         if self.geometry:
             volumes = resample(volumes, drawn["matrices"], self.geometry)
         if self._noisy:
-            std = ops.std(given, axis=(1, 2, 3, 4))
-            volumes = intensity.add_noise(volumes, drawn["noise_level"] * std, drawn["noise_key"])
+            level = ops.reshape(drawn["noise_level"], (-1, 1, 1, 1, 1))
+            deviation = level * intensity.standard_deviation(given)
+            volumes = intensity.add_noise(volumes, deviation, drawn["noise_key"])
         if self.options["wedge"] is not None:
             volumes = intensity.apply_missing_wedge(volumes, self.options["wedge"])
         if self.options["standardize"]:

@@ -1,8 +1,8 @@
 """Random numbers that are a pure function of (seed, purpose, index): the same on every backend, compiled or not.
 
 A seed becomes a key, two 32-bit integers (stream, step), so that a compiled training step can compute it and resuming
-needs nothing but the step. Differs from keras.random, which this would otherwise use: its TensorFlow backend draws other
-numbers under XLA than outside, and there, on the CPU, the noise for one 32^3 volume takes it 14 ms (here 0.2 ms).
+needs nothing but the step. Differs from keras.random, which this would otherwise use: its TensorFlow backend draws
+other numbers under XLA than outside, and there, on the CPU, noise for one 32^3 volume takes it 14 ms (here 0.2 ms).
 
 References: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Threefry-2x32, 20 rounds).
 """

@@ -14,7 +14,6 @@ Unknown and doubled keys are errors. `data_specs/*.yaml` are the named ones; any
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ import yaml
 
 import aitom_ssl
 from aitom_ssl.data.shards import DTYPES, SPLITS, VERSION
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, near
 
 if TYPE_CHECKING:
     from aitom_ssl.simulation import SimulationSpec
@@ -80,12 +79,6 @@ def specs_folder() -> Path:
 def spec_names() -> list[str]:
     """Names that `load_spec` knows."""
     return sorted(path.stem for path in specs_folder().glob("*.yaml"))
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """' Did you mean ...?' for a name that is close to known ones, else ''."""
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
 def load_spec(name: str | os.PathLike) -> DatasetSpec:

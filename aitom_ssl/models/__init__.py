@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import keras
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, near
 from aitom_ssl.models.rb3d import RB3D
 from aitom_ssl.models.standardized import STANDARDIZE_LAYER, standardized
 
@@ -18,8 +17,7 @@ def get(name: str) -> Callable[..., keras.Model]:
     """The builder of that name, in any case (`RB3D`, `rb3d`). InputError on a name that is not known."""
     builder = _BUILDERS.get(str(name).lower())
     if builder is None:
-        close = difflib.get_close_matches(str(name).lower(), _BUILDERS, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = near(str(name).lower(), _BUILDERS)
         raise InputError(f"No architecture {name!r}; there are: {', '.join(_BUILDERS)}.{hint}")
     return builder
 

@@ -7,7 +7,6 @@ voxels for shifts and box sides.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aitom_ssl import structures
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, near
 
 # Part of every fingerprint. Raise it when the same parameters start to give other samples.
 ALGORITHM = 1
@@ -167,12 +166,13 @@ class SimulationSpec:
         Raises InputError on an unknown preset or key, with the nearest names, and on a value that is not allowed.
         """
         if preset not in PRESETS:
-            raise InputError(f"preset {preset!r} is not one of {', '.join(PRESETS)}{_nearest(preset, PRESETS)}")
+            raise InputError(f"preset {preset!r} is not one of {', '.join(PRESETS)}.{near(preset, PRESETS)}")
         names = [field.name for field in dataclasses.fields(cls)]
         for key in overrides:
             if key not in names:
-                near = _nearest(key, names)
-                raise InputError(f"unknown simulation parameter {key!r}{near}; known: {', '.join(names)}")
+                raise InputError(
+                    f"unknown simulation parameter {key!r}.{near(key, names)} Known: {', '.join(names)}."
+                )
         if "classes" not in overrides:
             raise InputError("classes is missing: give a list of structures, such as builtin names or paths")
         return cls(**{**PRESETS[preset], **overrides})
@@ -264,11 +264,6 @@ _CHOICES = {
 
 def _refused(name: str, value: Any, allowed: str) -> InputError:
     return InputError(f"{name} is {value!r}: expected {allowed}")
-
-
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(str(word), list(known), n=2)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def _classes(value: Any) -> tuple[str, ...]:

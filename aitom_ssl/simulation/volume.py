@@ -16,7 +16,6 @@ from aitom_ssl.simulation import optics
 
 AXES = (0, 2, 1)
 PADDING = 3
-SMALLEST_PADDED = 96
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,14 @@ class TemplateTransform:
     """The Fourier transform of a template, to be read at any frequency below Nyquist and in any orientation.
 
     Trilinear reading of the transform of a padded template is, in real space, a multiplication by a broad sinc^2; the
-    template is divided by it beforehand. What is left are errors of 1 to 2% when padded `PADDING` times, less for small
-    templates, which are padded to `SMALLEST_PADDED` voxels. Differs from 3 max(size, box) of the specification in not
-    growing with the size of the subtomogram: 50 classes stay below 1 GB.
+    template is divided by it beforehand. What is left are errors of 1 to 2% at `PADDING` times the template's box,
+    whatever the size of the subtomogram: small tables stay in the processor's cache.
     `volume` is a cube (z, y, x) with its centre at n//2.
     """
 
     def __init__(self, volume: np.ndarray):
         n = volume.shape[0]
-        padded = max(PADDING * (n + n % 2), SMALLEST_PADDED)
+        padded = PADDING * (n + n % 2)
         offset = np.arange(n) - geometry.centre(n)
         taper = 1 / np.square(np.sinc(offset / padded))
         box = np.zeros((padded,) * 3, dtype=np.float32)

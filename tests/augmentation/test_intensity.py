@@ -25,11 +25,17 @@ def test_standardize():
     np.testing.assert_allclose(result[1:].std(axis=(1, 2, 3)), 1, atol=1e-5)
 
 
+def test_standard_deviation_stands_a_large_mean():
+    volumes = 1000 + random_volumes(3, 6, 7, 8, 2)
+    expected = volumes.astype(np.float64).std(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(numpy(intensity.standard_deviation(volumes)), expected, rtol=1e-3)
+
+
 def test_noise_has_the_level_asked_for_and_depends_on_the_key():
-    volumes, level = np.zeros((3, 16, 16, 16, 1), np.float32), np.array([0, 0.5, 2], np.float32)
+    volumes, level = np.zeros((3, 16, 16, 16, 1), np.float32), np.float32([0, 0.5, 2]).reshape(3, 1, 1, 1, 1)
     noisy = numpy(intensity.add_noise(volumes, level, seed_key(1)))
     assert not noisy[0].any()
-    np.testing.assert_allclose(noisy[1:].std(axis=(1, 2, 3, 4)), level[1:], rtol=0.05)
+    np.testing.assert_allclose(noisy[1:].std(axis=(1, 2, 3, 4)), [0.5, 2], rtol=0.05)
     assert abs(np.corrcoef(noisy[1].ravel(), noisy[2].ravel())[0, 1]) < 0.06
     assert np.array_equal(noisy, numpy(intensity.add_noise(volumes, level, seed_key(1))))
     assert not np.array_equal(noisy, numpy(intensity.add_noise(volumes, level, seed_key(2))))
