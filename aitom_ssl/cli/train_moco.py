@@ -156,9 +156,11 @@ def run(options: Options) -> None:
         settings = new_settings(options)
 
     from aitom_ssl.data import prepare
+    from aitom_ssl.training.quiet import import_keras_quietly
 
     # A typo is answered, and missing data are simulated, before TensorFlow is loaded.
     prepare(settings["data"], settings["limit"])
+    import_keras_quietly()
 
     from aitom_ssl.ssl import MoCo
     from aitom_ssl.training.pretrain import run_pretraining

@@ -14,6 +14,7 @@ from aitom_ssl.evaluation.probes import (
     extract_features,
     knn_accuracy,
     linear_probe,
+    standardize_features,
     stratified_fraction,
 )
 
@@ -81,6 +82,8 @@ def compare_encoders(
     """Linear probe and kNN of each of `encoders` (name -> encoder), trained on `fraction` of `train`'s labels.
 
     `train` and `test` are Datasets, fully labelled. Every encoder sees the same label subset for the same seed.
+    Features are standardised with the training samples' statistics first: an encoder that ends in a normalisation layer
+    must not win by that alone (standardising gave an untrained RB3D 0.04 to 0.10 of kNN accuracy on sim_demo).
     """
     if not encoders:
         raise InputError("There is no encoder to compare. Expected {'name': encoder, ...}.")
@@ -95,7 +98,7 @@ def compare_encoders(
     knn: dict[str, np.ndarray] = {}
     for name, encoder in encoders.items():
         bank = extract_features(encoder, train, batch_size, used)
-        queries = extract_features(encoder, test, batch_size)
+        bank, queries = standardize_features(bank, extract_features(encoder, test, batch_size))
         probed = [
             linear_probe(bank[place], train_labels[subset], queries, test_labels, seed=seed)
             for subset, place, seed in zip(subsets, places, seeds, strict=True)

@@ -194,7 +194,7 @@ def _settings(config: Mapping[str, Any]) -> Section:
 
 
 def _examples(data: Any, count: int, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Indices and titles of `count` samples: one of each class in label order while there are labels, else any."""
+    """Indices and titles of up to `count` samples: equally many of each class in label order; any without labels."""
     rng = np.random.default_rng(seed)
     labels = np.asarray(data.labels)
     present = np.unique(labels[labels >= 0])
@@ -203,9 +203,9 @@ def _examples(data: Any, count: int, seed: int) -> tuple[np.ndarray, list[str]]:
         return chosen, [f"sample {index}" for index in chosen]
     if len(present) > count:
         present = present[np.linspace(0, len(present) - 1, count).round().astype(int)]
-    rounds = math.ceil(count / len(present))
+    rounds = count // len(present)
     shuffled = {label: rng.permutation(np.flatnonzero(labels == label))[:rounds] for label in present}
-    chosen = np.concatenate([shuffled[label] for label in present])[: max(count, len(present))]
+    chosen = np.concatenate([shuffled[label] for label in present])
     return chosen, [data.class_names[labels[index]] for index in chosen]
 
 

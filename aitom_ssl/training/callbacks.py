@@ -89,7 +89,8 @@ class Record(keras.callbacks.Callback):
         return time.monotonic() - self.started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.history.append({"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}})
+        row = {"epoch": epoch + 1, "loss": logs["loss"], **logs}
+        self.history.append({name: value if name == "epoch" else float(value) for name, value in row.items()})
         self.run.save_checkpoint(Checkpoint(epoch + 1, self.history, self.seconds), self.variables)
         self.run.write_metrics(self.history)
         if self.events is not None:

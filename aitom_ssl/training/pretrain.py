@@ -161,11 +161,12 @@ def pretrain(
             epochs=epochs,
             steps_per_epoch=steps,
             callbacks=callbacks,
+            shuffle=False,
             verbose=0,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{len(history)} finished epochs are kept. Go on with: "
+            f"{len(history)} of {epochs} epochs are kept. Go on with: "
             f"aitom-ssl train_{method.name} --resume --output={run.path}"
         ) from None
     return history, record.seconds

@@ -124,6 +124,26 @@ def test_no_samples_is_said():
         extract_features(block_mean_encoder(), np.zeros((0, 8, 8, 8), np.float32))
 
 
+def test_standardised_features_have_the_banks_statistics_removed():
+    rng = np.random.default_rng(16)
+    bank, queries = rng.normal(5, 3, size=(50, 4)), rng.normal(size=(7, 4))
+    found, moved = probes.standardize_features(bank, queries)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(found.std(axis=0), 1)
+    np.testing.assert_allclose(moved, (queries - bank.mean(axis=0)) / bank.std(axis=0))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-20, 0.1, -1e6])
+def test_a_feature_that_is_constant_but_for_rounding_becomes_zero(value):
+    bank = np.full((9, 2), value, np.float32)
+    bank[3, 0] = np.nextafter(np.float32(value), np.float32(np.inf))
+    bank[:, 1] = np.arange(9)
+    found, other = probes.standardize_features(bank, np.full((2, 2), 5.0))
+    if value:
+        np.testing.assert_array_equal(found[:, 0], 0)
+    assert np.isfinite(found).all() and np.isfinite(other).all() and found[:, 1].std() == pytest.approx(1)
+
+
 # === Nearest neighbours ===
 
 

@@ -100,9 +100,9 @@ def test_values_that_do_not_go_together():
 
 
 def test_unknown_names_get_a_suggestion():
-    with pytest.raises(InputError, match="did you mean voxel_size"):
+    with pytest.raises(InputError, match="Did you mean voxel_size"):
         SimulationSpec.from_preset("default", classes=CLASSES, voxelsize=10)
-    with pytest.raises(InputError, match="did you mean liu2020"):
+    with pytest.raises(InputError, match="Did you mean liu2020"):
         SimulationSpec.from_preset("liu2o20", classes=CLASSES)
     with pytest.raises(InputError, match="classes is missing"):
         SimulationSpec.from_preset("default")

@@ -1,0 +1,33 @@
+"""Loading TensorFlow without its start-up messages."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+
+
+def import_keras_quietly() -> None:
+    """Import keras and its backend; what they write to stderr meanwhile is shown only if that fails.
+
+    TensorFlow writes a part of its messages past Python and before it reads TF_CPP_MIN_LOG_LEVEL, so the descriptor
+    itself is turned aside.
+    """
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with contextlib.suppress(ValueError):
+        sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            importlib.import_module("keras")
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

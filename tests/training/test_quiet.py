@@ -1,0 +1,32 @@
+"""What loading TensorFlow leaves on stderr, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(code, **more):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **more}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_importing_says_nothing_and_stderr_works_afterwards():
+    done = run(
+        "import sys; from aitom_ssl.training.quiet import import_keras_quietly; import_keras_quietly();"
+        "assert 'keras' in sys.modules; print('after', file=sys.stderr)"
+    )
+    assert (done.returncode, done.stderr) == (0, "after\n")
+
+
+@pytest.mark.parametrize("failure", ["raise ImportError('broken')", "import os; os.write(2, b'why'); raise OSError"])
+def test_a_failing_import_is_shown(failure, tmp_path):
+    (tmp_path / "keras.py").write_text(failure)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    done = run(code + "from aitom_ssl.training.quiet import import_keras_quietly; import_keras_quietly()")
+    assert done.returncode == 1
+    assert "broken" in done.stderr or "why" in done.stderr
