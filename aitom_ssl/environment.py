@@ -1,14 +1,11 @@
-"""What this machine and this installation are: for `check_env`, reports and tables. Imports nothing heavy by itself."""
+"""What this machine and this installation are: for `check_env`, reports and benchmark tables. Imports nothing heavy."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
-import sys
 from pathlib import Path
-from types import ModuleType
 
 from aitom_ssl import __version__
 
@@ -56,25 +53,6 @@ def machine() -> dict[str, str]:
 def usable_cores() -> int:
     """Cores that this process may run on (an affinity mask counts, where the system has one)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def import_quietly(name: str) -> ModuleType:
-    """Import `name`, and TensorFlow with it, without its start-up lines on stderr; Python's errors come through.
-
-    TensorFlow 2.21 logs while it is being imported, before it has read its own log level, so the file descriptor has to
-    be turned away. With any other TF_CPP_MIN_LOG_LEVEL than the commands' own (3) nothing is hidden.
-    """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3" or name in sys.modules:
-        return importlib.import_module(name)
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        return importlib.import_module(name)
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _processor() -> str:

@@ -60,7 +60,7 @@ def quaternion_to_euler_zyz(quaternion: np.ndarray) -> np.ndarray:
     pole = np.hypot(matrix[..., 0, 2], matrix[..., 1, 2]) < 1e-9
     phi = np.where(
         pole,
-        np.arctan2(matrix[..., 1, 0], matrix[..., 1, 1]),
+        np.arctan2(-matrix[..., 0, 1], matrix[..., 1, 1]),
         np.arctan2(matrix[..., 1, 2], matrix[..., 0, 2]),
     )
     psi = np.where(pole, 0.0, np.arctan2(matrix[..., 2, 1], -matrix[..., 2, 0]))

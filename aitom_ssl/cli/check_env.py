@@ -35,11 +35,13 @@ def _print(title: str, rows: dict[str, str]) -> None:
 
 
 def _devices() -> dict[str, str]:
-    from aitom_ssl.environment import import_quietly
+    from aitom_ssl.training.quiet import import_keras_quietly
 
     # Any failure of a broken installation is this command's result, not its end.
     try:
-        keras = import_quietly("keras")
+        import_keras_quietly()
+        import keras
+
         devices = keras.distribution.list_devices("cpu") + keras.distribution.list_devices("gpu")
         return {
             "backend": keras.config.backend(),

@@ -163,8 +163,8 @@ def _data(train: Any, seed: int) -> Section:
     chosen, titles = _examples(train, SHOWN, seed)
     figure = figures.slices_figure(train.volumes(chosen), titles, train.voxel_size)
     caption = (
-        f"Central slices of training samples. Box {train.size} voxels of {train.voxel_size:g} Å; protein is bright. "
-        "Grey levels run from the 1st to the 99th percentile of each slice."
+        f"Central slices of training samples. Box {train.size} voxels of {train.voxel_size:g} Å; protein is "
+        f"{train.contrast}. Grey levels run from the 1st to the 99th percentile of each slice."
     )
     return Section("The data", [Picture(figure, caption)])
 

@@ -67,43 +67,45 @@ def run_pretraining(
     }
     run.write_config(config)
 
-    with precision(settings["precision"]):
-        keras.utils.set_random_seed(settings["seed"])
-        size = (train.size,) * 3 + (1,)
-        encoder = models.get(settings["encoder"])(input_shape=size, include_top=False, pooling="avg")
-        augmenter = SubtomogramAugmenter(settings["augmentation"])
-        method = build(encoder, augmenter, settings)
-        start_statistics(method.encoder, train, settings["seed"])
-        untrained = keras.models.clone_model(method.encoder)
-        untrained.set_weights(method.encoder.get_weights())
-        method.compile(optimizer(settings["learning_rate"], settings["weight_decay"]))
-
-        history, seconds = pretrain(
-            method,
-            train,
-            run,
-            epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
-            seed=settings["seed"],
-            validation=splits.get("validation"),
-            knn_every=settings["knn_every"],
-        )
-        run.save_model(method.encoder)
-        comparison = _comparison(method_name, untrained, method.encoder, train, splits.get("test"))
-        report = write_pretraining_report(
-            run.path,
-            method.encoder,
-            untrained,
-            train,
-            splits.get("validation"),
-            splits.get("test"),
-            augmenter,
-            history,
-            {"command": command, **settings, "seconds": seconds},
-            comparison,
-        )
-    print(f"\nencoder  {run.path / 'model.keras'}\nreport   {report}")
+    try:
+        with precision(settings["precision"]):
+            _train_and_report(method_name, settings, build, splits, run, command)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{run.finished_epochs()} of {settings['epochs']} epochs are kept. Go on with: "
+            f"aitom-ssl train_{method_name} --resume --output={run.path}"
+        ) from None
     return run
+
+
+def _train_and_report(
+    method_name: str,
+    settings: Mapping[str, Any],
+    build: Callable[[keras.Model, Callable, Mapping[str, Any]], keras.Model],
+    splits: Mapping[str, Any],
+    run: RunFolder,
+    command: str,
+) -> None:
+    train, validation, test = (splits.get(split) for split in ("train", "validation", "test"))
+    keras.utils.set_random_seed(settings["seed"])
+    size = (train.size,) * 3 + (1,)
+    encoder = models.get(settings["encoder"])(input_shape=size, include_top=False, pooling="avg")
+    augmenter = SubtomogramAugmenter(settings["augmentation"])
+    method = build(encoder, augmenter, settings)
+    start_statistics(method.encoder, train, settings["seed"])
+    untrained = keras.models.clone_model(method.encoder)
+    untrained.set_weights(method.encoder.get_weights())
+    method.compile(optimizer(settings["learning_rate"], settings["weight_decay"]))
+
+    names = ("epochs", "batch_size", "seed", "knn_every")
+    history, seconds = pretrain(method, train, run, validation=validation, **{name: settings[name] for name in names})
+    run.save_model(method.encoder)
+    comparison = _comparison(method_name, untrained, method.encoder, train, test)
+    config = {"command": command, **settings, "seconds": seconds}
+    report = write_pretraining_report(
+        run.path, method.encoder, untrained, train, validation, test, augmenter, history, config, comparison
+    )
+    print(f"\nencoder  {run.path / 'model.keras'}\nreport   {report}")
 
 
 def pretrain(
@@ -154,21 +156,15 @@ def pretrain(
     else:
         say("no kNN accuracy: it needs labels in the training and the validation split.")
     callbacks += [record, Progress(epochs, steps, dim, first), CollapseWarning(dim, say)]
-    try:
-        method.fit(
-            _batches(train, batch_size, seed, first),
-            initial_epoch=first,
-            epochs=epochs,
-            steps_per_epoch=steps,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{len(history)} of {epochs} epochs are kept. Go on with: "
-            f"aitom-ssl train_{method.name} --resume --output={run.path}"
-        ) from None
+    method.fit(
+        _batches(train, batch_size, seed, first),
+        initial_epoch=first,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
     return history, record.seconds
 
 

@@ -54,7 +54,7 @@ def test_interrupted_within_an_epoch_and_resumed_equals_through(splits, tiny_moc
             raise KeyboardInterrupt
 
     monkeypatch.setattr(module.StopWhenNotFinite, "on_train_batch_end", interrupt)
-    with pytest.raises(KeyboardInterrupt, match=r"1 of 3 epochs are kept\. .*train_moco --resume --output=.*parts"):
+    with pytest.raises(KeyboardInterrupt):
         train(tiny_moco(), splits, tmp_path / "parts", 3)
     resumed = tiny_moco()
     train(resumed, splits, tmp_path / "parts", 3)
@@ -153,7 +153,7 @@ def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, t
     def go(epochs, **options):
         return module.run_pretraining("moco", {**settings, "epochs": epochs}, build, str(tmp_path / "run"), **options)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="0 of 1 epochs are kept"):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"0 of 1 epochs are kept\. .*train_moco --resume --output="):
         patch.setattr(module.StopWhenNotFinite, "on_train_batch_end", _interrupt)
         go(1)
     with pytest.raises(InputError, match="already holds a run"):
