@@ -171,7 +171,7 @@ def main() -> None:
     seconds = measure(names, passed, options.threads, options.rounds, options.steps)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     best = min(middle[name] for name in TORCH)
-    what = f"batch {options.batch_size} of {options.side}^3, {options.threads} threads, {options.rounds} rounds"
+    what = f"batch {options.batch_size} of {options.side}^3, threads: {options.threads}, rounds: {options.rounds}"
     print(f"MoCo step, {what}\n")
     print(f"{'':<34}{'ms':>8}{'fastest':>10}{'slowest':>10}{'ratio':>8}{'views':>8}")
     for name, values in seconds.items():

@@ -100,7 +100,7 @@ class MoCo(TwoViewMethod):
         keys = l2_normalize(self.key_network(pair(x)[1], training=training))
         keys = ops.stop_gradient(keys)
         holds_key = ops.arange(self.queue_size) < self.filled
-        logits = info_nce_logits(y_pred, keys, self.queue, self.temperature, valid=None)
+        logits = info_nce_logits(y_pred, keys, self.queue, self.temperature, valid=holds_key)
         if training:
             self._enqueue(keys)
             self.step.assign(self.step + 1)

@@ -153,7 +153,7 @@ def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, t
     def go(epochs, **options):
         return module.run_pretraining("moco", {**settings, "epochs": epochs}, build, str(tmp_path / "run"), **options)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"0 of 1 epochs are kept\. .*train_moco --resume --output="):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"0 of 1 epochs .*--resume --output="):
         patch.setattr(module.StopWhenNotFinite, "on_train_batch_end", _interrupt)
         go(1)
     with pytest.raises(InputError, match="already holds a run"):
