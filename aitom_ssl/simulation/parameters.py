@@ -31,13 +31,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # convolved with CTF and MTF. The paper's tilt ranges are 60, 50 and 40 degrees.
     "xu2017": {"size": 40, "voxel_size": 9.2, "resolution": 9.2, "snr_mode": "projection", "noise_split": 1.0},
     # The data of COS-Net (Zhou 2020) and SSL 2022: AITom's few-packing scenes and its three-dimensional optics.
-    # Its boxes were 300 voxels wide, which is what its "Fourier pixels" and its SNR refer to.
+    # Its boxes were 300 voxels wide, which is what its "Fourier pixels" and its SNR refer to. Differs from AITom in the
+    # shift, +-4 voxels (its own: max_shift 8, integer_shift): there the neighbours often lie far away, here they touch,
+    # and a target 8 voxels off the centre of such a scene could be any of its particles.
     "liu2020": {
         "size": 32,
         "voxel_size": 10.0,
         "resolution": 10.0,
-        "max_shift": 8.0,
-        "integer_shift": True,
         "n_neighbors": 4,
         "envelope": 0.4,
         "lowpass": 0.5,
