@@ -16,11 +16,13 @@ PACKAGES = (
     "scipy",
     "scikit-learn",
     "joblib",
+    "threadpoolctl",
     "mrcfile",
     "absl-py",
     "PyYAML",
     "gemmi",
     "starfile",
+    "pandas",
     "matplotlib",
     "tqdm",
     "platformdirs",
@@ -29,10 +31,10 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Version of this package, Python and every dependency; "not installed" where one is missing."""
+def versions(*packages: str) -> dict[str, str]:
+    """Version of this package, Python and `packages` (none: every dependency); "not installed" where one is missing."""
     found = {"aitom_ssl": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
+    for name in packages or PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from aitom_ssl.errors import InputError
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to `path` when the block ends well and removed when it does not.
 
-    The temporary name keeps the suffix, because writers such as numpy.save append one of their own.
+    The temporary name keeps the suffix, because writers such as numpy.save append one of their own. An OSError about
+    it names `path` instead.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,8 +28,27 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) == temporary:
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(folder: str | os.PathLike) -> None:
+    """InputError when `folder`, which need not be there, is or lies in a file, or in a place that cannot be written."""
+    folder = Path(folder).absolute()
+    standing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not standing.is_dir():
+        raise InputError(f"{standing} is a file, expected a folder: choose another place.")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise InputError(f"{standing} cannot be written to: choose another place, or change its permissions.")
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether `error` says that the disk, or the user's share of it, is full (HDF5 says so in the text alone)."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -8,16 +8,16 @@ call them. TorchIO and MONAI are skipped where they are not installed (extra `pa
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
+
+from benchmarks import heading
 
 
 def peers(volume: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
@@ -125,9 +125,7 @@ def main() -> None:
     if len(options.threads) == 1:
         measure(options.threads[0], options.rounds, options.batch_size, options.size)
         return
-    names = ["tensorflow", "keras", "scipy", "torch", "torchio", "monai"]
-    versions = [f"{n} {importlib.metadata.version(n)}" for n in names if importlib.util.find_spec(n)]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}")
+    print(heading("tensorflow", "keras", "scipy", "torch", "torchio", "monai"))
     print(f"{options.batch_size} volumes of {options.size}^3, medians of {options.rounds}", flush=True)
     for threads in options.threads:
         size = ["--rounds", options.rounds, "--batch_size", options.batch_size, "--size", options.size]
@@ -136,5 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     main()

@@ -26,6 +26,7 @@ import numpy as np
 from aitom_ssl.data import shards
 from aitom_ssl.data.batches import numpy_batches
 from aitom_ssl.data.shards import Dataset
+from benchmarks import heading
 
 SECONDS = 4.0
 PEERS = 1024
@@ -122,7 +123,8 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     ours = rows[0][1]
-    print(f"{len(dataset):,} float16 volumes of {options.side}^3, batches of {size}, {os.cpu_count()} cores\n")
+    print(heading("numpy", "tensorflow", "mrcfile"))
+    print(f"{len(dataset):,} float16 volumes of {options.side}^3, batches of {size}\n")
     print("| reader | volumes/s | training_batches is |\n|---|---:|---:|")
     for name, value in rows:
         print(f"| {name} | {value:,.0f} | {ours / value:.1f} x |")

@@ -19,6 +19,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from benchmarks import heading
+
 OURS = {"aitom_ssl float32": "float32", "aitom_ssl bfloat16": "mixed_bfloat16"}
 # name: (bfloat16 autocast, channels_last_3d)
 TORCH = {
@@ -132,7 +134,7 @@ def serve(name: str, batch_size: int, side: int, threads: int) -> None:
 
 def measure(names: list[str], arguments: list[str], threads: int, rounds: int, steps: int) -> dict[str, list[float]]:
     """Seconds a step of each worker, one value a round; all workers take turns."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     workers = {}
     for name in names:
         command = [sys.executable, "-m", "benchmarks.moco_step", f"--worker={name}", *arguments]
@@ -172,7 +174,7 @@ def main() -> None:
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     best = min(middle[name] for name in TORCH)
     what = f"batch {options.batch_size} of {options.side}^3, threads: {options.threads}, rounds: {options.rounds}"
-    print(f"MoCo step, {what}\n")
+    print(f"{heading('tensorflow', 'keras', 'torch')}\nMoCo step, {what}\n")
     print(f"{'':<34}{'ms':>8}{'fastest':>10}{'slowest':>10}{'ratio':>8}{'views':>8}")
     for name, values in seconds.items():
         cells = [f"{1000 * v:.0f}" if v >= 0.1 else f"{1000 * v:.1f}" for v in (middle[name], min(values), max(values))]

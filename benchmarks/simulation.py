@@ -16,17 +16,16 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import argparse  # noqa: E402
-import platform  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
-import scipy  # noqa: E402
 import scipy.ndimage  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
 from aitom_ssl import geometry, structures  # noqa: E402
 from aitom_ssl.simulation import Scene, SimulationSpec, Simulator, optics, packing, volume  # noqa: E402
+from benchmarks import heading  # noqa: E402
 
 try:
     import acryo
@@ -138,8 +137,7 @@ def main() -> None:
     placings = {"scipy": scipy_placing}
     if acryo is not None:
         placings["acryo"] = acryo_placing
-    version = f", acryo {acryo.__version__}" if acryo is not None else ", acryo not installed"
-    print(f"numpy {np.__version__}, scipy {scipy.__version__}{version}; {platform.machine()}, one thread")
+    print(f"{heading('numpy', 'scipy', 'acryo')}; one thread")
     header = f"{'case':36s}{'ms':>8s}{'per s':>8s}"
     print(header + "".join(f"{name + ' ms':>10s}{'ratio':>8s}{'same':>7s}" for name in placings))
     for case, (preset, parameters, has_peer) in CASES.items():

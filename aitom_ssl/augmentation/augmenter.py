@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +20,7 @@ from aitom_ssl.augmentation.random_geometry import (
     resample,
 )
 from aitom_ssl.augmentation.seeding import seed_key, uniform
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, near
 
 Tensor = Any
 
@@ -101,8 +100,7 @@ class SubtomogramAugmenter(RandomLayer):
             raise InputError(f"`preset` is one of {', '.join(PRESETS)}. Received: preset={preset!r}.")
         for name, value in options.items():
             if name not in _NOTHING:
-                near = difflib.get_close_matches(name, _NOTHING, n=1)
-                hint = f" Did you mean {near[0]}?" if near else f" Options: {', '.join(_NOTHING)}."
+                hint = near(name, _NOTHING) or f" Options: {', '.join(_NOTHING)}."
                 raise InputError(f"SubtomogramAugmenter has no option {name!r}. Received: {name}={value!r}.{hint}")
         self.preset = preset
         self.options = _checked({**PRESETS[preset], **options})

@@ -10,6 +10,7 @@ from keras import ops
 from aitom_ssl import geometry
 from aitom_ssl.augmentation.affine import spatial_shape
 from aitom_ssl.augmentation.seeding import normal
+from aitom_ssl.simulation.optics import wedge
 
 Tensor = Any
 
@@ -55,9 +56,7 @@ def wedge_mask(n_z: int, n_x: int, tilt_max: float) -> np.ndarray:
     A frequency is measured where |kz| cos(tilt_max) <= |kx| sin(tilt_max); ky does not matter.
     """
     kz, _, kx = geometry.frequencies((n_z, 1, n_x))
-    tilt = np.radians(tilt_max)
-    # The margin keeps the boundary itself, which rounding would split between mirror-image frequencies.
-    return (np.abs(kz) * np.cos(tilt) <= np.abs(kx) * np.sin(tilt) + 1e-9)[:, 0].astype(np.float32)
+    return wedge(kz, kx, tilt_max)[:, 0].astype(np.float32)
 
 
 def _hartley(n: int) -> np.ndarray:

@@ -64,8 +64,11 @@ def threefry(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]) -> tupl
     return left, right
 
 
-def _fractions(key: Tensor, purpose: str, shape: Sequence[int | Tensor]) -> Tensor:
-    """Random multiples of 2**-23 in [0, 1), float32; a row does not depend on how many rows there are."""
+def uniform(key: Tensor, purpose: str, shape: Sequence[int | Tensor]) -> Tensor:
+    """float32 uniform in [0, 1), multiples of 2**-23; a row does not depend on how many rows there are.
+
+    Purposes share no random bits; only the first entry of `shape` may be a tensor.
+    """
     per_row = math.prod(shape[1:])
     half = (per_row + 1) // 2
     index = ops.reshape(ops.cast(ops.arange(shape[0] * half, dtype="int32"), "uint32"), (-1, half))
@@ -75,12 +78,7 @@ def _fractions(key: Tensor, purpose: str, shape: Sequence[int | Tensor]) -> Tens
     return ops.reshape(values, (-1, *shape[1:]))
 
 
-def uniform(key: Tensor, purpose: str, shape: Sequence[int | Tensor]) -> Tensor:
-    """float32 uniform in [0, 1). Purposes share no random bits; only the first entry of `shape` may be a tensor."""
-    return _fractions(key, purpose, shape)
-
-
 def normal(key: Tensor, purpose: str, shape: Sequence[int | Tensor]) -> Tensor:
     """float32 standard normal, cut at 5.3; by inversion, since XLA on the CPU computes sine and cosine slowly."""
     # The middle of each step of 2**-23, so that neither -1 nor 1, where erfinv is infinite, can occur.
-    return math.sqrt(2) * ops.erfinv(2 * _fractions(key, purpose, shape) + (2.0**-23 - 1))
+    return math.sqrt(2) * ops.erfinv(2 * uniform(key, purpose, shape) + (2.0**-23 - 1))

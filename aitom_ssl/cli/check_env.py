@@ -59,9 +59,10 @@ def _folders() -> dict[str, str]:
     cache = cache_folder()
     standing = next(folder for folder in [cache, *cache.parents] if folder.exists())
     state = "" if cache.exists() else " (made on first use)"
+    writable = standing.is_dir() and os.access(standing, os.W_OK)
     return {
         "package": str(Path(aitom_ssl.__file__).parent),
-        "cache": f"{cache}{state}" + ("" if os.access(standing, os.W_OK) else " NOT WRITABLE: set AITOM_SSL_CACHE"),
+        "cache": f"{cache}{state}" + ("" if writable else " NOT WRITABLE: set AITOM_SSL_CACHE"),
         "free there": f"{shutil.disk_usage(standing).free / 2**30:.1f} GiB",
     }
 

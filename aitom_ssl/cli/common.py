@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import importlib
+import math
 import os
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from aitom_ssl.errors import InputError, near
+from aitom_ssl.files import is_disk_full
 
 COMMANDS = {
     "train_moco": "pretrain an encoder without labels (MoCo)",
@@ -39,19 +41,65 @@ def flag(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+_MENDING = {
+    errno.EACCES: "change its permissions, or choose another",
+    errno.EPERM: "change its permissions, or choose another",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path, a part of it is a file",
+    errno.EISDIR: "give a file, or another name",
+    errno.EEXIST: "choose another name",
+}
+
+
+class _WholeNumber(flags.IntegerParser):
+    def convert(self, argument: Any) -> int:
+        try:
+            return super().convert(argument)
+        except (ValueError, TypeError):
+            raise ValueError("expected a whole number.") from None
+
+
+class _Number(flags.FloatParser):
+    """Finite: NaN passes many a range check, and no flag means anything at infinity."""
+
+    def convert(self, argument: Any) -> float:
+        try:
+            value = super().convert(argument)
+        except (ValueError, TypeError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError("expected a number.")
+        return value
+
+
+class _YesOrNo(flags.BooleanParser):
+    def parse(self, argument: Any) -> bool:
+        try:
+            return super().parse(argument)
+        except (ValueError, TypeError):
+            raise ValueError("expected true or false.") from None
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
 def _define(values: flags.FlagValues, field: dataclasses.Field, hint: Any) -> None:
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    default = _default(field)
     kinds = [t for t in typing.get_args(hint) if t is not type(None)] if _is_union(hint) else [hint]
     kind = kinds[0]
     text = field.metadata["help"]
     if field.metadata["choices"]:
         flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), text, flag_values=values)
     elif kind is bool:
-        flags.DEFINE_bool(field.name, default, text, flag_values=values)
+        flag_ = flags.BooleanFlag(field.name, default, text)
+        flag_.parser = _YesOrNo()
+        flags.DEFINE_flag(flag_, flag_values=values)
     elif kind is int:
-        flags.DEFINE_integer(field.name, default, text, flag_values=values)
+        flags.DEFINE(_WholeNumber(), field.name, default, text, values, flags.ArgumentSerializer())
     elif kind is float:
-        flags.DEFINE_float(field.name, default, text, flag_values=values)
+        flags.DEFINE(_Number(), field.name, default, text, values, flags.ArgumentSerializer())
     elif typing.get_origin(kind) is list:
         flags.DEFINE_list(field.name, default, text, flag_values=values)
     else:
@@ -65,7 +113,7 @@ def _is_union(hint: Any) -> bool:
 def _help(name: str, module: types.ModuleType, fields: Sequence[dataclasses.Field]) -> str:
     lines = [f"aitom-ssl {name}  (the same as bin/{name})", "", (module.__doc__ or "").strip(), "", "Flags:"]
     for field in fields:
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        default = _default(field)
         shown = "" if default is None or default == [] else f" (default: {default})"
         choices = f" One of: {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
         lines.append(f"  --{field.name}{shown}")
@@ -86,9 +134,14 @@ def parse(name: str, module: types.ModuleType, arguments: Sequence[str]) -> Any:
     try:
         rest = values([name, *arguments])[1:]
     except flags.Error as error:
-        raise InputError(f"{' '.join(str(error).split())} See `aitom-ssl {name} --help`.") from None
+        message = " ".join(str(error).split()).replace(" ?", "?")
+        stop = "" if message.endswith((".", "?")) else "."
+        raise InputError(f"{message}{stop} See `aitom-ssl {name} --help`.") from None
     if rest:
         raise InputError(f"Unexpected argument {rest[0]!r}: a flag is --name=value. See `aitom-ssl {name} --help`.")
+    for field in fields:
+        if values[field.name].present and values[field.name].value in ("", []):
+            raise InputError(f"--{field.name}= is empty: give it a value, or leave it out.")
     return module.Options(**{field.name: values[field.name].value for field in fields})
 
 
@@ -116,11 +169,11 @@ def main(name: str, arguments: Sequence[str]) -> int:
         print(f"\naitom-ssl {name}: interrupted. {error}".rstrip(), file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_disk_full(error):
             where = f" ({error.filename})" if error.filename else ""
             message = f"The disk is full{where}: free some space and run the same command again."
         elif error.filename is not None:
-            message = f"{error.strerror}: {error.filename}"
+            message = f"{error.strerror}: {error.filename}: {_MENDING.get(error.errno, 'check it')}."
         else:
             raise
     print(f"aitom-ssl {name}: {message}", file=sys.stderr)

@@ -10,9 +10,11 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from aitom_ssl.cli.common import flag
 from aitom_ssl.errors import InputError
+from aitom_ssl.files import atomic_write, refuse_unwritable
 
 
 @dataclass
@@ -31,20 +33,23 @@ class Options:
 
 def run(options: Options) -> None:
     """Pick, write, and say how many."""
-    from pathlib import Path
-
-    from aitom_ssl.data.importers.coordinates import write_csv
-    from aitom_ssl.data.importers.star import tomogram_stem, write_star
-    from aitom_ssl.discovery.picking import pick
-    from aitom_ssl.discovery.picking_figure import picks_figure
-    from aitom_ssl.files import atomic_write
-    from aitom_ssl.mrc import choose_voxel_size, read_mrc
-
     if options.tomogram is None or options.output is None:
         raise InputError("--tomogram and --output are needed: the MRC file to pick in, and the STAR file to write.")
     star = Path(options.output)
     if star.suffix != ".star":
         raise InputError(f"--output={options.output}: expected a name that ends in .star.")
+    if star.is_dir():
+        raise InputError(f"--output={options.output} is a folder: give the name of a file.")
+    refuse_unwritable(star.parent)
+    if options.box_size < 2:
+        raise InputError(f"--box_size={options.box_size}: expected at least 2 voxels.")
+
+    from aitom_ssl.data.importers.coordinates import write_csv
+    from aitom_ssl.data.importers.star import tomogram_stem, write_star
+    from aitom_ssl.discovery.picking import pick
+    from aitom_ssl.discovery.picking_figure import picks_figure
+    from aitom_ssl.mrc import choose_voxel_size, read_mrc
+
     tomogram, header = read_mrc(options.tomogram)
     voxel_size = choose_voxel_size(header, options.voxel_size, options.tomogram)
     picks = pick(

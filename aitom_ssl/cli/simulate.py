@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aitom_ssl.cli.common import flag
 from aitom_ssl.errors import InputError
+from aitom_ssl.files import refuse_unwritable
 
 SMOKE_LIMIT = 24
 
@@ -41,9 +42,11 @@ def run(options: Options) -> None:
     limit = options.limit
     if options.smoke:
         limit = SMOKE_LIMIT if limit is None else min(limit, SMOKE_LIMIT)
-    splits = options.splits or list(spec.splits)
+    splits = list(dict.fromkeys(options.splits)) or list(spec.splits)
     if options.export_aitom and Path(options.export_aitom).exists():
         raise InputError(f"--export_aitom={options.export_aitom} exists: give a new folder.")
+    if options.export_aitom:
+        refuse_unwritable(options.export_aitom)
 
     from aitom_ssl.data.build import build
 

@@ -8,15 +8,17 @@ The run's folder gets config.yaml, metrics.csv, TensorBoard events, checkpoints,
 report.html. With labels in the data, a linear probe and kNN on frozen features are compared with the untrained encoder.
 
 --preset=paper is SSL 2022; --preset=recommended is what worked better in our own trials: full 3-D rotation and added
-noise, BatchNorm in the head, and a faster schedule for small data.
+noise, BatchNorm in the head, larger batches, a higher learning rate and a key encoder that follows faster.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
 from typing import Any
 
-from aitom_ssl.cli.common import flag
+from aitom_ssl.cli.common import flag, parse
 from aitom_ssl.errors import InputError
 
 COMMON = {
@@ -128,13 +130,26 @@ def new_settings(options: Options) -> dict[str, Any]:
     given = given_flags(options)
     preset = given.get("preset", "paper")
     settings = {"preset": preset, **COMMON, **PRESETS[preset], **(SMOKE if options.smoke else {}), **given}
-    if "data" not in settings:
+    if not settings.get("data"):
         raise InputError("--data is missing: give a dataset's name or folder, for example --data=sim_snr005.")
     return settings
 
 
+def _refuse_changed(stored: dict[str, Any], where: str) -> None:
+    """InputError unless a run's stored settings are complete, and would pass as flags."""
+    missing = [name for name in ("data", *COMMON, *PRESETS["paper"]) if name not in stored]
+    try:
+        if missing:
+            raise InputError(f"{missing[0]} is missing.")
+        flags = [f"--{name}={value}" for name, value in stored.items() if value is not None]
+        given_flags(parse("train_moco", sys.modules[__name__], flags))
+    except InputError as error:
+        raise InputError(f"{where}/config.yaml is damaged: put it back, or start a new run. {error}") from None
+
+
 def resumed_settings(options: Options, stored: dict[str, Any], where: str) -> dict[str, Any]:
     """The run's own settings, with --epochs if given; InputError when another flag differs from them."""
+    _refuse_changed(stored, where)
     given = given_flags(options)
     differing = [name for name, value in given.items() if name != "epochs" and stored.get(name) != value]
     if differing:
@@ -155,11 +170,11 @@ def run(options: Options) -> None:
     else:
         settings = new_settings(options)
 
-    from aitom_ssl.data import prepare
     from aitom_ssl.training.quiet import import_keras_quietly
+    from aitom_ssl.training.request import checked_splits
 
-    # A typo is answered, and missing data are simulated, before TensorFlow is loaded.
-    prepare(settings["data"], settings["limit"])
+    # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.
+    checked_splits(settings, output, options.resume)
     import_keras_quietly()
 
     from aitom_ssl.ssl import MoCo
@@ -169,5 +184,5 @@ def run(options: Options) -> None:
         names = ("dim", "queue_size", "momentum", "temperature", "head", "seed")
         return MoCo(encoder, augmenter, **{name: settings[name] for name in names})
 
-    command = " ".join(["aitom-ssl train_moco", *(f"--{n}={v}" for n, v in settings.items() if v is not None)])
+    command = shlex.join(["aitom-ssl", "train_moco", *(f"--{n}={v}" for n, v in settings.items() if v is not None)])
     run_pretraining("moco", settings, build, output, options.resume, command)

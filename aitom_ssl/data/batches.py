@@ -19,6 +19,11 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+def subsample(count: int, limit: int, seed: int) -> np.ndarray:
+    """Sorted indices of min(count, limit) samples out of `count`, drawn without replacement by `seed`."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
+
+
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     """Whole batches in an epoch; the samples left over differ from epoch to epoch. InputError when there is none."""
     if batch_size < 1:

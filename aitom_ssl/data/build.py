@@ -7,7 +7,6 @@ that build one dataset at once write equal files over each other or skip what th
 from __future__ import annotations
 
 import dataclasses
-import errno
 import functools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +15,20 @@ from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from aitom_ssl.cache import cache_folder
 from aitom_ssl.data import shards
+from aitom_ssl.data.batches import subsample
 from aitom_ssl.data.shards import DTYPES, SPLITS, Dataset
-from aitom_ssl.data.spec import DatasetSpec, load_spec, spec_names
+from aitom_ssl.data.spec import DatasetSpec, check_limit, load_spec, spec_names
 from aitom_ssl.errors import InputError
+from aitom_ssl.files import is_disk_full, refuse_unwritable
 from aitom_ssl.simulation import SimulationSpec, Simulator
+
+# Samples drawn at a time: one class after the other, which keeps its template in the processor's cache.
+_TOGETHER = 64
 
 
 class _Shard(NamedTuple):
@@ -57,9 +62,16 @@ def _write(spec: DatasetSpec, fingerprint: str, folder: Path, shard: _Shard) -> 
     size = spec.simulation.size
     if shards.shard_is_whole(folder, shard.split, shard.number, shard.count, size, spec.dtype, fingerprint):
         return shard, shards.shard_entry(folder, shard.split, shard.number, shard.count)
-    simulator, split = _simulator(spec.simulation), SPLITS.index(shard.split)
-    samples = (simulator.sample(split, index) for index in range(shard.start, shard.start + shard.count))
+    samples = _samples(_simulator(spec.simulation), shard)
     return shard, shards.write_shard(folder, shard.split, shard.number, samples, spec.dtype, size, fingerprint)
+
+
+def _samples(simulator: Simulator, shard: _Shard) -> Iterator[dict]:
+    """The samples of a shard in their order."""
+    indices = range(shard.start, shard.start + shard.count)
+    for start in range(0, shard.count, _TOGETHER):
+        batch = simulator.batch(SPLITS.index(shard.split), indices[start : start + _TOGETHER])
+        yield from ({key: column[row] for key, column in batch.items()} for row in range(len(batch["index"])))
 
 
 def _results(spec: DatasetSpec, fingerprint: str, folder: Path, plan: Sequence[_Shard], workers: int) -> Iterator:
@@ -104,7 +116,8 @@ def build(
         _complete(spec, fingerprint, folder, header, plan, todo, workers or joblib.cpu_count(), progress)
     if progress:
         for split in splits:
-            print(f"{spec.name} {split}: {spec.splits[split]:,} samples, {describe_crop_snr(Dataset(folder, split))}")
+            crop_snr = describe_crop_snr(Dataset(folder, split))
+            print(f"{spec.name} {split}: {spec.splits[split]:,} samples, crop SNR {crop_snr}")
     return folder
 
 
@@ -135,15 +148,20 @@ def _complete(
                 bar.update(shard.count)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Finished shards are kept: run the same command again to go on.") from None
+    except TerminatedWorkerError:
+        raise InputError(
+            f"A process that simulated was killed, most likely for lack of memory: run the same command again with "
+            f"fewer than --workers={workers} to go on."
+        ) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_disk_full(error):
             raise
         message = f"The disk is full: free space under {folder} and run the same command again to go on."
         raise InputError(message) from None
 
 
 def _chosen(spec: DatasetSpec, splits: Sequence[str] | None) -> list[str]:
-    splits = list(spec.splits) if splits is None else list(splits)
+    splits = list(spec.splits) if splits is None else list(dict.fromkeys(splits))
     for split in splits:
         if split not in spec.splits:
             raise InputError(f"{spec.name} has no split {split!r}: expected some of {', '.join(spec.splits)}.")
@@ -162,8 +180,7 @@ def _header(spec: DatasetSpec, fingerprint: str, folder: Path) -> dict:
                 f"not {spec.name} {fingerprint[:8]}: give another folder or delete that one."
             )
         return header
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, expected a folder to build {spec.name} in.")
+    refuse_unwritable(folder)
     simulation = spec.simulation
     parameters = {key: value for key, value in dataclasses.asdict(simulation).items() if key != "base"}
     output = "" if folder == dataset_folder(spec) else f" --output={folder}"
@@ -207,7 +224,7 @@ def _refuse_full_disk(spec: DatasetSpec, folder: Path, todo: Sequence[_Shard]) -
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(
-            f"{spec.name} needs {needed / 1e9:.2f} GB under {folder} and {free / 1e9:.2f} GB are free: "
+            f"{spec.name} needs {needed / 1e9:.3g} GB under {folder} and {free / 1e9:.3g} GB are free: "
             "free some space, choose another place with --output or $AITOM_SSL_CACHE, or take less with --limit."
         )
 
@@ -225,18 +242,15 @@ def _register(spec: DatasetSpec, fingerprint: str, folder: Path, split: str, ent
 
 
 def describe_crop_snr(dataset: Dataset) -> str:
-    """The achieved SNR of the crop over the samples that hold a particle: median and the 5-95% range."""
-    values = dataset.columns("crop_snr")[dataset.labels != _empty_label(dataset)]
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return "no noise"
+    """The achieved SNR of the crop over the samples that hold a particle, in words: median and the 5-95% range."""
+    if "crop_snr" not in dataset.column_names:
+        return "not known (not simulated)"
+    values = dataset.columns("crop_snr")
+    values = values[values > 0]  # 0 where there is no particle
+    if not np.isfinite(values).all():
+        return "infinite (no noise)"
     low, median, high = np.percentile(values, [5, 50, 95])
-    return f"crop SNR median {median:.3g} (5-95%: {low:.3g} to {high:.3g})"
-
-
-def _empty_label(dataset: Dataset) -> int:
-    empty = dataset.metadata["simulation"]["empty_class"]
-    return len(dataset.class_names) - 1 if empty else -1
+    return f"median {median:.3g} (5-95%: {low:.3g} to {high:.3g})"
 
 
 def prepare(name: str | Path, limit: int | None = None, splits: Sequence[str] | None = None, **options: Any) -> Path:
@@ -245,6 +259,8 @@ def prepare(name: str | Path, limit: int | None = None, splits: Sequence[str] | 
     name: of a spec, a spec's .yaml file, or a dataset's folder (returned as it is). options: of `build`.
     """
     name = str(name)
+    if limit is not None:
+        check_limit(limit)
     if _is_folder(name):
         shards.read_header(name)
         return Path(name)
@@ -265,8 +281,8 @@ def load(name: str | Path, split: str = "train", limit: int | None = None) -> Da
     dataset = Dataset(prepare(name, limit, [split]), split)
     if limit is None or limit >= len(dataset):
         return dataset
-    return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:limit]))
+    return dataset.subset(subsample(len(dataset), limit, seed=0))
 
 
 def _is_folder(name: str) -> bool:
-    return name not in spec_names() and Path(name).is_dir()
+    return name not in ("", *spec_names()) and Path(name).is_dir()

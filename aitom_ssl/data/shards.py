@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import os
-import platform
 import shutil
 import struct
 import threading
@@ -27,11 +26,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import scipy
 
-import aitom_ssl
+from aitom_ssl import environment
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, sha256
+from aitom_ssl.files import atomic_write, refuse_unwritable, sha256
 
 FORMAT, VERSION = "aitom_ssl dataset", 1
 SHARD_SIZE = 1024
@@ -182,16 +180,6 @@ def shard_is_whole(folder: Path, split: str, number: int, count: int, size: int,
     return whole and rows == count and shape == (count, size, size, size) and kind == DTYPES[dtype]
 
 
-def versions() -> dict[str, str]:
-    """Versions that a dataset's bits may depend on."""
-    return {
-        "aitom_ssl": aitom_ssl.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def make_header(
     name: str,
     class_names: Sequence[str],
@@ -214,6 +202,8 @@ def make_header(
         raise InputError(f"contrast is {contrast!r}, expected one of {', '.join(CONTRASTS)}.")
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
+    if size < 1:
+        raise InputError(f"size is {size}, expected 1 voxel a side or more.")
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -226,7 +216,7 @@ def make_header(
         "standardized": bool(standardized),
         "fingerprint": fingerprint,
         "mend": mend,
-        "versions": versions(),
+        "versions": environment.versions("numpy", "scipy"),  # what its bits may depend on
         "metadata": dict(metadata or {}),
         "splits": {},
     }
@@ -266,9 +256,12 @@ def read_header(folder: str | os.PathLike) -> dict:
         wrong = [key for key, value in blank.items() if not isinstance(header[key], type(value))]
         if known and wrong:
             raise ValueError(f"{wrong[0]} is {header[wrong[0]]!r}")
+        if known:
+            stated = ("class_names", "voxel_size", "contrast", "size", "dtype")
+            make_header(header["name"], *(header[key] for key in stated), True)
         for entry in header["splits"].values():
             sizes = [(e["count"], e["volumes"]["bytes"], e["labels"]["bytes"]) for e in entry["shards"]]
-            if entry["count"] != sum(n for n, _, _ in sizes):
+            if not sizes or entry["count"] != sum(n for n, _, _ in sizes):
                 raise ValueError("counts do not add up")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}). {mend}") from None
@@ -302,6 +295,7 @@ def write_dataset(
     if folder.exists() and not (folder / "dataset.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a dataset: give a new folder.")
     make_header(name, class_names, voxel_size, contrast, 1, dtype, standardized)  # refuse before the long work
+    refuse_unwritable(folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
     fresh, old = (folder.with_name(f".{folder.name}.{unique}.{what}") for what in ("partial", "old"))
@@ -359,9 +353,9 @@ class _File:
         except FileNotFoundError:
             raise InputError(f"{path} is missing: {mend}.") from None
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile, struct.error) as error:
-            raise InputError(f"{path} is damaged or not a shard ({error}): {mend}.") from None
+            raise InputError(f"{path} is damaged or not a shard ({error}): delete it and {mend}.") from None
         if found != (shape, dtype):
-            raise InputError(f"{path} holds {found[1]} {found[0]}, expected {dtype} {shape}: {mend}.")
+            raise InputError(f"{path} holds {found[1]} {found[0]}, expected {dtype} {shape}: delete it and {mend}.")
         self.descriptor = os.open(path, os.O_RDONLY)
 
     def __del__(self):
@@ -485,6 +479,7 @@ class Dataset:
 
     @property
     def labels(self) -> np.ndarray:
+        """(len,) int64, -1 where unlabelled."""
         return self.columns("label")
 
     @property
@@ -567,10 +562,10 @@ def _read_columns(files: Sequence[Path], counts: Sequence[int], mend: str) -> tu
                 names = set(archive.files) - {"fingerprint"}
                 part = {key: archive[key] for key in archive.files if key in names - {_BY_ROW}}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is damaged or not a shard's labels ({error}): {mend}.") from None
+            raise InputError(f"{path} is damaged or not a shard's labels ({error}): delete it and {mend}.") from None
         lengths = {len(column) if column.ndim else 0 for column in part.values()}
         if "label" not in part or lengths != {count} or (parts and set(part) != set(parts[0])):
-            raise InputError(f"{path} has not the columns of its dataset, {count} rows each: {mend}.")
+            raise InputError(f"{path} has not the columns of its dataset, {count} rows each: delete it and {mend}.")
         parts.append(part)
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return joined, _BY_ROW in names
@@ -579,9 +574,19 @@ def _read_columns(files: Sequence[Path], counts: Sequence[int], mend: str) -> tu
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that killed processes of this machine left in `folder` (see `files.atomic_write`)."""
     for path in Path(folder).rglob(".*.partial.*"):
-        with contextlib.suppress(ValueError, PermissionError):
-            process = int(path.name.split(".")[-3].split("-")[0])
-            try:
-                os.kill(process, 0)
-            except ProcessLookupError:
+        with contextlib.suppress(ValueError):
+            if not _is_running(int(path.name.split(".")[-3].split("-")[0])):
                 path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # Killed and not yet collected by its parent: in a container that may take for ever.
+    with contextlib.suppress(OSError):
+        return not Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].strip().startswith("Z")
+    return True

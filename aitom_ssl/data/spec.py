@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import numbers
 import os
 import typing
 from collections.abc import Mapping, Sequence
@@ -63,10 +64,15 @@ class DatasetSpec:
 
     def limited(self, limit: int) -> DatasetSpec:
         """The first `limit` samples of each split (classes take turns, so all of them are there)."""
-        if limit < 1:
-            raise InputError(f"limit is {limit}, expected 1 or more samples a split.")
+        check_limit(limit)
         splits = {split: min(count, limit) for split, count in self.splits.items()}
         return dataclasses.replace(self, splits=splits, request=f"{self.request} --limit={limit}")
+
+
+def check_limit(limit: int) -> None:
+    """InputError unless `limit` is a whole number from 1 up."""
+    if not isinstance(limit, numbers.Integral) or limit < 1:
+        raise InputError(f"limit is {limit!r}, expected 1 or more samples a split.")
 
 
 def specs_folder() -> Path:
@@ -94,6 +100,10 @@ def _find(name: str) -> Path:
         if not path.is_file():
             raise InputError(f"No file {name}: give the path of a spec or a name such as sim_demo.")
         return path
+    if name and Path(name).is_dir():
+        raise InputError(f"{name} is a folder, expected a spec: give a name such as sim_demo or a .yaml file.")
+    if os.sep in name:
+        raise InputError(f"No folder {name}: check the path of the dataset, or give a name such as sim_demo.")
     if name not in spec_names():
         known = near(name, spec_names()) or f" Known names: {', '.join(spec_names())}."
         raise InputError(f"No dataset {name!r}.{known} A spec's .yaml file or a dataset's folder will do as well.")
@@ -145,8 +155,12 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
     if parent is not None:
         if not isinstance(parent, str):
             raise InputError(f"{path}: extends is {parent!r}, expected the name or the path of a spec.")
-        sibling = path.parent / parent
-        inherited, structures = _merged(sibling if parent.endswith((".yaml", ".yml")) else _find(parent), (*seen, path))
+        is_path = parent.endswith((".yaml", ".yml"))
+        try:
+            found = _find(os.fspath(path.parent / parent) if is_path else parent)
+        except InputError as error:
+            raise InputError(f"{path}: extends is {parent!r}. {error}") from None
+        inherited, structures = _merged(found, (*seen, path))
         for key in ("simulation", "splits"):
             if isinstance(keys.get(key), dict) and isinstance(inherited.get(key), dict):
                 keys[key] = {**inherited[key], **keys[key]}
@@ -177,7 +191,7 @@ def _spec(path: Path, keys: Mapping[str, Any], structures: Path, asked: str) -> 
     if not splits:
         raise InputError(f"{path}: splits is empty, expected at least one of {', '.join(SPLITS)} with a count.")
     dtype = keys.get("dtype", "float16")
-    if dtype not in DTYPES:
+    if dtype not in list(DTYPES):
         raise InputError(f"{path}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     hints = typing.get_type_hints(SimulationSpec)
     _allowed(path, "simulation", keys["simulation"], [name for name in hints if name != "base"])
@@ -186,6 +200,7 @@ def _spec(path: Path, keys: Mapping[str, Any], structures: Path, asked: str) -> 
         fields["classes"] = tuple(fields["classes"])
     try:
         simulation = SimulationSpec.from_preset(keys.get("preset", "default"), base=str(structures), **fields)
+        simulation.structures()  # a missing one is named here, with the spec
     except (InputError, TypeError) as error:
         raise InputError(f"{path}: {error}") from None
     ordered = {split: splits[split] for split in SPLITS if split in splits}

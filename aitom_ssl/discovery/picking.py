@@ -98,6 +98,11 @@ def pick(
     if not math.isfinite(deviation) or deviation == 0:
         raise InputError("The tomogram is constant or has NaN voxels: there is nothing to pick in it.")
     s1 = max(sigma / voxel_size, SMALLEST_SIGMA)
+    if not s1 * ratio <= max(tomogram.shape):
+        raise InputError(
+            f"--sigma={sigma:g} and --ratio={ratio:g} make a Gaussian of deviation {s1 * ratio:g} voxels, more than "
+            f"the {max(tomogram.shape)} of the tomogram's longest side: give less."
+        )
     if min_distance is None:
         distance = 2 * s1
     else:
@@ -114,10 +119,12 @@ def pick(
     candidates = len(peaks)
     least, greatest = float(scores.min()), float(scores.max())
     threshold = -math.inf if top is not None else least + 3 * (greatest - least) / 20
+    # A lone candidate is least and greatest at once, and still exceeds the threshold.
+    threshold = min(threshold, _just_below(greatest))
     peaks, scores = _thin(peaks, scores, threshold, distance)
     peaks, scores = peaks[:top], scores[:top]
     if top is not None:
-        threshold = float(np.nextafter(scores[-1], np.float32(-np.inf)))
+        threshold = _just_below(scores[-1])
     np.negative(response, out=response)
     opposite, _ = _thin(*local_maxima(response, margin), threshold, distance)
     return Picks(
@@ -139,6 +146,11 @@ def _thin(
     if len(above):
         above = above[suppress(peaks[above], scores[above], distance)]
     return peaks[above], scores[above]
+
+
+def _just_below(score: float) -> float:
+    """The greatest float32 less than `score`."""
+    return float(np.nextafter(np.float32(score), np.float32(-np.inf)))
 
 
 def _deviation(volume: np.ndarray) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 
 from aitom_ssl.errors import InputError
 
-# Share of the even spread 1/sqrt(d) below which an embedding is called collapsed; the pilot's was at 0.05.
+# Share of the even spread 1/sqrt(d) below which an embedding is called collapsed. Healthy runs stay above 0.5; the
+# pilot's collapsed run was at 0.05.
 COLLAPSED = 0.2
 
 
@@ -17,8 +18,12 @@ def embedding_std(embedding: np.ndarray) -> float:
     evenly over the sphere (Chen and He 2021, arXiv 2011.10566, figure 2).
     """
     rows = _checked(embedding)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return float(rows.std(axis=0).mean())
+    return float(unit_rows(rows).std(axis=0).mean())
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """(n, d) rows scaled to unit length; a zero row stays zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def effective_rank(embedding: np.ndarray) -> float:

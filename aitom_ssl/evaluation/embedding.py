@@ -6,7 +6,9 @@ import numpy as np
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
+from aitom_ssl.data.batches import subsample
 from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.collapse import unit_rows
 from aitom_ssl.evaluation.probes import standardize_features
 
 
@@ -18,9 +20,8 @@ def tsne(features: np.ndarray, seed: int = 0, limit: int = 2000) -> tuple[np.nda
     far clusters mean little in t-SNE.
     """
     features = _checked(features)
-    chosen = sample(len(features), limit, seed)
-    (rows,) = standardize_features(features[chosen])
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    chosen = subsample(len(features), limit, seed)
+    rows = unit_rows(*standardize_features(features[chosen]))
     rows, _ = pca(rows, min(50, *rows.shape))
     perplexity = min(30.0, (len(rows) - 1) / 3)
     # The "pca" start divides by the first component's spread: NaN where all features are equal.
@@ -40,13 +41,6 @@ def pca(features: np.ndarray, components: int = 2) -> tuple[np.ndarray, np.ndarr
     variance = singular**2
     share = variance / max(variance.sum(), 1e-300)
     return (left * singular)[:, :components], share[:components]
-
-
-def sample(count: int, limit: int, seed: int) -> np.ndarray:
-    """Sorted indices of min(count, limit) samples out of `count`, drawn by `seed`."""
-    if count <= limit:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
 
 
 def _checked(features: np.ndarray) -> np.ndarray:

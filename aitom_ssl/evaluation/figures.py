@@ -25,7 +25,6 @@ ACCENT = "#1f5fa8"
 WARNING = "#c2410c"
 
 
-
 # === Volumes ===
 
 
@@ -78,13 +77,19 @@ def _grid(
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-    # Contrast by percentiles: one bright voxel must not turn the rest black.
-    low, high = np.percentile(image, (1, 99))
-    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest", origin="lower")
+    axes.imshow(image, **_grey(image))
     axes.set_xticks([])
     axes.set_yticks([])
     for side in axes.spines.values():
         side.set_visible(False)
+
+
+def _grey(image: np.ndarray) -> dict[str, Any]:
+    """How to draw a slice. Contrast by percentiles: one bright voxel must not turn the rest black."""
+    low, high = np.percentile(image, (1, 99))
+    return {
+        "cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-12), "interpolation": "nearest", "origin": "lower"
+    }
 
 
 def _scale_bar(axes: Axes, side: int, voxel_size: float) -> None:
@@ -134,23 +139,33 @@ def curves_figure(
     `history` has one dict an epoch with `epoch` and any of `loss`, `knn`, `feature_std`, `pretext_accuracy`,
     `queue_fill`; `dim` is the embedding's dimension d (draws 1/sqrt(d)), `chance` the kNN accuracy of guessing.
     """
-    figure = Figure(figsize=(10, 5.8), layout="constrained")
-    axes = figure.subplots(2, 2).ravel()
-    _curve(axes[0], history, "loss", "Contrastive loss", "loss")
-    _curve(axes[1], history, "knn", "kNN on frozen features", "validation accuracy")
-    _curve(axes[2], history, "feature_std", "Collapse monitor", "std of normalised embeddings")
-    _curve(axes[3], history, "pretext_accuracy", "Pretext task (never selects a model)", "share")
-    if chance is not None:
-        _level(axes[1], chance, "chance")
-    if dim is not None:
-        _level(axes[2], 1 / math.sqrt(dim), f"spread evenly, 1/√{dim}")
-        axes[2].set_ylim(0, 1.25 * max(1 / math.sqrt(dim), *column(history, "feature_std")[1]))
+    panels = {
+        "loss": ("Contrastive loss", "loss"),
+        "knn": ("kNN on frozen features", "validation accuracy"),
+        "feature_std": ("Collapse monitor", "std of normalised embeddings"),
+        "pretext_accuracy": ("Pretext task (never selects a model)", "share"),
+    }
+    # Without labels there is no kNN, and without the others no run of ours: an empty panel would only puzzle.
+    shown = [name for name in panels if len(column(history, name)[0])] or ["loss"]
+    figure = Figure(figsize=(10, 2.9 * math.ceil(len(shown) / 2)), layout="constrained")
+    grid = figure.subplots(math.ceil(len(shown) / 2), 2, squeeze=False).ravel()
+    axes = dict(zip(shown, grid, strict=False))
+    for unused in grid[len(shown) :]:
+        unused.set_axis_off()
+    for name in shown:
+        _curve(axes[name], history, name, *panels[name])
+    if chance is not None and "knn" in axes:
+        _level(axes["knn"], chance, "chance")
+    if dim is not None and "feature_std" in axes:
+        _level(axes["feature_std"], 1 / math.sqrt(dim), f"spread evenly, 1/√{dim}")
+        axes["feature_std"].set_ylim(0, 1.25 * max(1 / math.sqrt(dim), *column(history, "feature_std")[1]))
     epochs, fill = column(history, "queue_fill")
-    if len(epochs):
-        axes[3].plot(epochs, fill, color=FAINT, linewidth=1.4, label="queue filled")
-        axes[3].lines[0].set_label("picks its own view")
-        axes[3].legend(frameon=False, fontsize=8.5, loc="best")
-        axes[3].set_ylim(-0.03, 1.05)
+    if len(epochs) and "pretext_accuracy" in axes:
+        pretext = axes["pretext_accuracy"]
+        pretext.plot(epochs, fill, color=FAINT, linewidth=1.4, label="queue filled")
+        pretext.lines[0].set_label("picks its own view")
+        pretext.legend(frameon=False, fontsize=8.5, loc="best")
+        pretext.set_ylim(-0.03, 1.05)
     return figure
 
 
@@ -163,8 +178,6 @@ def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], name: str, title: s
     axes.set_ylabel(label, fontsize=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes)
-    if len(epochs) == 0:
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=FAINT)
 
 
 def _level(axes: Axes, value: float, name: str) -> None:
@@ -238,6 +251,38 @@ def embedding_figure(
             name = class_names[label] if label < len(class_names) else str(label)
             handles.append(axes[0].scatter([], [], s=26, color=colours[label], label=_short(name, 22)))
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8.5, ncols=columns)
+    return figure
+
+
+def gallery_figure(points: np.ndarray, images: np.ndarray, axis_name: str = "t-SNE", cells: int = 16) -> Figure:
+    """Slices of samples where an embedding puts them: what neighbours have in common, with or without labels.
+
+    `points` (n, 2), `images` (n, y, x). The plane is cut into `cells` x `cells` squares, and the sample nearest the
+    middle of each square that holds any is drawn there.
+    """
+    points, images = np.asarray(points, dtype=np.float64), np.asarray(images)
+    if points.shape != (len(images), 2) or images.ndim != 3 or len(images) == 0:
+        raise InputError(f"Expected points (n, 2) and images (n, y, x). Received {points.shape} and {images.shape}.")
+    low, span = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-9)
+    places = (points - low) / span * cells
+    squares = np.minimum(places.astype(int), cells - 1)
+    distance = np.square(places - squares - 0.5).sum(axis=1)
+    figure = Figure(figsize=(8.6, 8.6), layout="constrained")
+    axes = figure.subplots()
+    taken = set()
+    for index in np.argsort(distance, kind="stable"):
+        x, y = (int(n) for n in squares[index])
+        if (x, y) not in taken:
+            taken.add((x, y))
+            extent = (x + 0.03, x + 0.97, y + 0.03, y + 0.97)
+            axes.imshow(images[index], extent=extent, **_grey(images[index]))
+    axes.set_xlim(0, cells)
+    axes.set_ylim(0, cells)
+    axes.set_xlabel(f"{axis_name} 1", fontsize=9, color=INK)
+    axes.set_ylabel(f"{axis_name} 2", fontsize=9, color=INK)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(FAINT)
     return figure
 
 

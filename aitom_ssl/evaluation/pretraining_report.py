@@ -12,15 +12,18 @@ import keras
 import numpy as np
 
 from aitom_ssl import environment
-from aitom_ssl.data.batches import gather
+from aitom_ssl.data.batches import gather, subsample
+from aitom_ssl.data.build import describe_crop_snr
 from aitom_ssl.evaluation import figures
 from aitom_ssl.evaluation.collapse import COLLAPSED
 from aitom_ssl.evaluation.compare import Comparison
-from aitom_ssl.evaluation.embedding import sample, tsne
+from aitom_ssl.evaluation.embedding import tsne
 from aitom_ssl.evaluation.probes import extract_features
-from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, write_report
+from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, duration, write_report
+from aitom_ssl.geometry import centre
 
 SHOWN = 10
+SLAB = 2
 EMBEDDED = 1000
 
 
@@ -47,7 +50,9 @@ def write_pretraining_report(
     seed = int(config.get("seed") or 0)
     sets = {"train": train, "validation": validation, "test": test}
     sets = {name: data for name, data in sets.items() if data is not None and len(data)}
-    looked_at = next((name for name in ("test", "validation") if name in sets), "train")
+    # Accuracy is read off unseen samples; without labels there is none to read, and all of the data are worth seeing.
+    labelled = any((np.asarray(data.labels) >= 0).any() for data in sets.values())
+    looked_at = next((name for name in ("test", "validation") if labelled and name in sets), "train")
     sections = [
         _summary(sets, history, config, comparison),
         *([_results(comparison)] if comparison is not None else []),
@@ -76,10 +81,10 @@ def _summary(
     facts = [
         ["data", f"{_name(config, train)}: {_contents(train)}"],
         ["samples", ", ".join(f"{len(data):,} {name}" for name, data in sets.items())],
-        ["crop SNR", _crop_snr(train)],
+        ["crop SNR", describe_crop_snr(train)],
         ["epochs", f"{len(history)}"],
         ["seed", f"{config.get('seed', 'not recorded')}"],
-        ["run time", _duration(config.get("seconds"))],
+        ["run time", "not recorded" if config.get("seconds") is None else duration(config["seconds"])],
         ["machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}"],
         ["versions", ", ".join(f"{name} {versions[name]}" for name in ("aitom_ssl", "python", "keras", "tensorflow"))],
     ]
@@ -146,17 +151,20 @@ def _embedding(encoder: Any, untrained_encoder: Any, name: str, data: Any, seed:
     labels = np.asarray(data.labels)
     if len(data) < 4:
         return Section("Embedding", [f"The {name} set has {len(data)} samples: too few to draw an embedding."])
-    chosen = sample(len(data), EMBEDDED, seed)
+    chosen = subsample(len(data), EMBEDDED, seed)
     panels = {}
     for title, model in (("before training", untrained_encoder), ("after training", encoder)):
         panels[title] = tsne(extract_features(model, data, indices=chosen), seed, EMBEDDED)[0]
+    gallery = figures.gallery_figure(panels["after training"], _projections(data, chosen))
     figure = figures.embedding_figure(panels, labels[chosen], data.class_names)
     colours = "coloured by class" if (labels >= 0).any() else "no labels"
     caption = (
         f"t-SNE of the frozen features of {len(chosen):,} samples of the {name} set, {colours}; seed {seed}. "
         "Read who is whose neighbour; distances between far groups mean little."
     )
-    return Section("Embedding", [Picture(figure, caption)])
+    look = "The embedding after training as the samples themselves, one for each part of the plane: their central "
+    look += f"{2 * SLAB + 1} z slices, averaged."
+    return Section("Embedding", [Picture(figure, caption), Picture(gallery, look)])
 
 
 def _data(train: Any, seed: int) -> Section:
@@ -193,13 +201,20 @@ def _settings(config: Mapping[str, Any]) -> Section:
 # === Words and choices ===
 
 
+def _projections(data: Any, indices: np.ndarray) -> np.ndarray:
+    """(n, y, x) averages of the slices within SLAB of the central one: less noise than a single slice."""
+    middle = centre(data.size)
+    slab = slice(max(middle - SLAB, 0), middle + SLAB + 1)
+    return np.stack([data.volumes([index])[0, slab].mean(axis=0) for index in indices])
+
+
 def _examples(data: Any, count: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Indices and titles of up to `count` samples: equally many of each class in label order; any without labels."""
     rng = np.random.default_rng(seed)
     labels = np.asarray(data.labels)
     present = np.unique(labels[labels >= 0])
     if len(present) == 0:
-        chosen = np.sort(rng.permutation(len(data))[:count])
+        chosen = subsample(len(data), count, seed)
         return chosen, [f"sample {index}" for index in chosen]
     if len(present) > count:
         present = present[np.linspace(0, len(present) - 1, count).round().astype(int)]
@@ -218,24 +233,6 @@ def _contents(train: Any) -> str:
     classes = len(np.unique(labels[labels >= 0]))
     kind = f"{classes} classes" if classes else "no labels"
     return f"{kind}, {train.size} voxels of {train.voxel_size:g} Å a side"
-
-
-def _crop_snr(train: Any) -> str:
-    if "crop_snr" not in train[0]:
-        return "not known (not simulated)"
-    values = np.asarray(train.columns("crop_snr"), dtype=np.float64)
-    if not np.isfinite(values).all():
-        return "infinite (no noise)"
-    low, middle, high = np.percentile(values, (5, 50, 95))
-    return f"median {middle:.3g} (5 to 95% of the samples: {low:.3g} to {high:.3g})"
-
-
-def _duration(seconds: Any) -> str:
-    if seconds is None:
-        return "not recorded"
-    minutes, rest = divmod(round(float(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from aitom_ssl.data.batches import gather
 from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.collapse import unit_rows
 
 TEMPERATURE = 0.1
 REGULARISATIONS = (0.001, 0.01, 0.1, 1.0)
@@ -93,10 +94,10 @@ def knn_predict(
     if not 1 <= k <= len(bank):
         raise InputError(f"k must lie in 1..{len(bank)}, the size of the bank. Received k={k}.")
     mean = bank.mean(axis=0)
-    bank = _unit(bank - mean)
+    bank = unit_rows(bank - mean)
     predictions = []
     for start in range(0, len(queries), chunk):
-        cosine = _unit(queries[start : start + chunk] - mean) @ bank.T
+        cosine = unit_rows(queries[start : start + chunk] - mean) @ bank.T
         nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
         weight = np.exp((np.take_along_axis(cosine, nearest, axis=1) - 1.0) / TEMPERATURE)
         votes = np.zeros((len(cosine), len(classes)))
@@ -217,7 +218,3 @@ def _finite(role: str, features: np.ndarray) -> np.ndarray:
             "train with a lower learning rate or --precision=float32."
         )
     return features
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

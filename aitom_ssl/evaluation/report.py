@@ -108,6 +108,13 @@ def _table(table: Table) -> str:
     return f"<figure><table{kind}>" + "".join(f"<tr>{row}</tr>" for row in rows) + f"</table>{caption}</figure>"
 
 
+def duration(seconds: float) -> str:
+    """0.4 -> 0s, 72 -> 1m12s, 14200 -> 3h56m."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -77,4 +77,5 @@ def tilt_angles(tilt_max: float, tilt_step: float) -> np.ndarray:
 def wedge(kz: np.ndarray, kx: np.ndarray, tilt_max: float) -> np.ndarray:
     """True where tilts about y up to +-tilt_max measure: |kz| cos(tilt_max) <= |kx| sin(tilt_max)."""
     angle = np.radians(tilt_max)
+    # The margin keeps the boundary itself, which rounding would split between mirror-image frequencies.
     return np.abs(kz) * np.cos(angle) <= np.abs(kx) * np.sin(angle) + 1e-9

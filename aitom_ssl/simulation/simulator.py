@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,8 +160,8 @@ class Simulator:
     def scene(self, split: int, index: int) -> Scene:
         """What sample `index` of `split` (0 train, 1 validation, 2 test) shows. Classes take turns."""
         for name, value in (("split", split), ("index", index)):
-            if value < 0:
-                raise InputError(f"{name} is {value}: expected an integer of at least 0")
+            if not isinstance(value, numbers.Integral) or value < 0:
+                raise InputError(f"{name} is {value!r}: expected an integer of at least 0")
         spec = self.spec
         label = index % spec.n_classes
         rng = random_stream(spec.seed, split, index, POSE)
@@ -530,5 +531,11 @@ def _simulator(spec: SimulationSpec) -> Simulator:
 
 
 def simulate(spec: SimulationSpec, index: int, split: int = 0) -> dict[str, Any]:
-    """Sample `index` of `split` (0 train, 1 validation, 2 test) of a spec; see `Simulator.sample`."""
+    """Sample `index` of `split` (0 train, 1 validation, 2 test) of a spec; see `Simulator.sample`.
+
+    What `aitom_ssl.data.load_spec` returns will do as well: its `.simulation` is taken.
+    """
+    spec = getattr(spec, "simulation", spec)
+    if not isinstance(spec, SimulationSpec):
+        raise InputError(f"spec is {spec!r}: expected a SimulationSpec, or load_spec of a dataset's name.")
     return _simulator(spec).sample(split, index)

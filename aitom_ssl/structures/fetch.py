@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aitom_ssl.cache import cache_folder
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, sha256
+from aitom_ssl.files import atomic_write, refuse_unwritable, sha256
 from aitom_ssl.structures.atomic import read_atoms
 
 BASE_URL = "https://files.rcsb.org/download"
@@ -113,13 +113,13 @@ def fetch(
 
     An entry that is there already and has its recorded checksum is not downloaded again; one that was damaged is. Each
     file is parsed before it gets its name, and its SHA-256 is recorded beside it. cache: a folder, by default the
-    cache's.
-    report: called with one line an entry. Raises InputError; entries fetched before the one that failed stay.
+    cache's. report: called with one line an entry. Raises InputError; entries fetched before the one that failed stay.
     """
     folder = Path(cache).expanduser() if cache else structures_folder()
     identifiers = list(dict.fromkeys(normalise_id(i) for i in ids))
     if not identifiers:
         raise InputError("No PDB entries were named. Name some, as in --pdb=3DY4,1BXN.")
+    refuse_unwritable(folder)
     paths = []
     for identifier in identifiers:
         path = file_of(identifier, folder)

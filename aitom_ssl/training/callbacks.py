@@ -13,12 +13,13 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from aitom_ssl.data.batches import subsample
 from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.collapse import COLLAPSED
 from aitom_ssl.evaluation.probes import extract_features, knn_accuracy
+from aitom_ssl.evaluation.report import duration
 from aitom_ssl.training.run import Checkpoint, RunFolder
 
-# A share of 1 / sqrt(dim). Healthy runs stay above 0.5; the pilot's collapsed run was at 0.05.
-COLLAPSE = 0.2
 _BANK, _QUERIES = 1000, 500
 
 
@@ -55,7 +56,7 @@ class KNNMonitor(keras.callbacks.Callback):
 def _sample(dataset: Any, count: int, seed: int) -> Any:
     """Up to `count` labelled samples."""
     labelled = np.flatnonzero(dataset.labels >= 0)
-    return dataset.subset(np.sort(np.random.default_rng(seed).permutation(labelled)[:count]))
+    return dataset.subset(labelled[subsample(len(labelled), count, seed)])
 
 
 class CollapseWarning(keras.callbacks.Callback):
@@ -63,7 +64,7 @@ class CollapseWarning(keras.callbacks.Callback):
 
     def __init__(self, dim: int, say: Callable[[str], None]):
         super().__init__()
-        self.limit, self.even, self.say, self.said = COLLAPSE / math.sqrt(dim), 1 / math.sqrt(dim), say, False
+        self.limit, self.even, self.say, self.said = COLLAPSED / math.sqrt(dim), 1 / math.sqrt(dim), say, False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs["feature_std"] < self.limit and not self.said:
@@ -150,13 +151,6 @@ def progress_line(epoch: int, epochs: int, logs: dict[str, float], dim: int, eac
         f"{duration(each)} an epoch, {duration(left)} left" if left else f"{duration(each)} an epoch",
     ]
     return "  ".join(part for part in parts if part)
-
-
-def duration(seconds: float) -> str:
-    """0.4 -> 0s, 72 -> 1m12s, 14200 -> 3h57m."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def say(message: str) -> None:

@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from aitom_ssl import environment, models
 from aitom_ssl.augmentation import SubtomogramAugmenter
-from aitom_ssl.data import load, numpy_batches, prepare, steps_per_epoch
-from aitom_ssl.data.shards import read_header
+from aitom_ssl.data import numpy_batches, steps_per_epoch
+from aitom_ssl.data.batches import subsample
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.compare import Comparison, compare_encoders
 from aitom_ssl.evaluation.pretraining_report import write_pretraining_report
 from aitom_ssl.evaluation.probes import extract_features
+from aitom_ssl.files import is_disk_full
 from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, Progress, Record, StopWhenNotFinite, say
 from aitom_ssl.training.precision import precision
+from aitom_ssl.training.request import checked_splits, identity
 from aitom_ssl.training.run import RunFolder
 
 _STATISTICS_SAMPLES = 512
@@ -47,22 +48,13 @@ def run_pretraining(
     Raises:
         InputError: on data or settings that cannot be used. KeyboardInterrupt carries how to go on.
     """
-    splits = _splits(settings["data"], settings["limit"])
-    train = splits["train"]
-    steps_per_epoch(train, settings["batch_size"])
-    identity = _identity(splits)
-    if resume:
-        run = RunFolder.open(output)
-        _refuse_other_data(run, identity)
-        if run.finished_epochs() > settings["epochs"]:
-            raise InputError(f"{run.path} has finished {run.finished_epochs()} epochs already: --epochs must be more.")
-    else:
-        run = RunFolder.create(output, method_name, settings["data"])
+    splits = checked_splits(settings, output, resume)
+    run = RunFolder.open(output) if resume else RunFolder.create(output, method_name, settings["data"])
     config = {
         "method": method_name,
         "command": command,
         "settings": dict(settings),
-        "dataset": identity,
+        "dataset": identity(splits),
         "versions": environment.versions(),
     }
     run.write_config(config)
@@ -71,11 +63,21 @@ def run_pretraining(
         with precision(settings["precision"]):
             _train_and_report(method_name, settings, build, splits, run, command)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{run.finished_epochs()} of {settings['epochs']} epochs are kept. Go on with: "
-            f"aitom-ssl train_{method_name} --resume --output={run.path}"
+        raise KeyboardInterrupt(_how_to_go_on(method_name, settings, run)) from None
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise InputError(
+            f"The disk is full: free space under {run.path}. {_how_to_go_on(method_name, settings, run)}"
         ) from None
     return run
+
+
+def _how_to_go_on(method_name: str, settings: Mapping[str, Any], run: RunFolder) -> str:
+    return (
+        f"{run.finished_epochs()} of {settings['epochs']} epochs are kept. Go on with: "
+        f"aitom-ssl train_{method_name} --resume --output={run.path}"
+    )
 
 
 def _train_and_report(
@@ -187,8 +189,7 @@ def start_statistics(encoder: keras.Model, train: Any, seed: int) -> None:
     """
     layer = encoder.get_layer(models.STANDARDIZE_LAYER)
     bare = keras.Model(encoder.input, layer.input)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_STATISTICS_SAMPLES])
-    features = extract_features(bare, train, indices=chosen)
+    features = extract_features(bare, train, indices=subsample(len(train), _STATISTICS_SAMPLES, seed))
     layer.moving_mean.assign(features.mean(axis=0))
     layer.moving_variance.assign(features.var(axis=0))
 
@@ -199,32 +200,6 @@ def _batches(train: Any, batch_size: int, seed: int, first: int) -> Any:
 
         return training_batches(train, batch_size, seed, start_epoch=first)
     return ((volumes,) for volumes in numpy_batches(train, batch_size, seed, start_epoch=first))
-
-
-def _splits(data: str, limit: int | None) -> dict[str, Any]:
-    """Every split that the dataset has; it is built first when it is not there."""
-    header = read_header(prepare(data, limit))
-    if "train" not in header["splits"]:
-        raise InputError(f"{data} has no split 'train' (it has {', '.join(header['splits'])}): pretraining needs one.")
-    return {split: load(data, split, limit) for split in header["splits"]}
-
-
-def _identity(splits: Mapping[str, Any]) -> dict[str, Any]:
-    header = read_header(next(iter(splits.values())).folder)
-    return {
-        "name": header["name"],
-        "fingerprint": header["fingerprint"],
-        "samples": {split: len(dataset) for split, dataset in splits.items()},
-    }
-
-
-def _refuse_other_data(run: RunFolder, identity: Mapping[str, Any]) -> None:
-    before = run.read_config().get("dataset")
-    if before != identity:
-        raise InputError(
-            f"The data have changed since {run.path} was started (then {before}, now {dict(identity)}): "
-            "start a new run."
-        )
 
 
 def _comparison(method_name: str, untrained: Any, trained: Any, train: Any, test: Any) -> Comparison | None:

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write
+from aitom_ssl.files import atomic_write, refuse_unwritable
 
 RUNS = Path("runs")
 _KEPT = 2
@@ -50,11 +50,18 @@ class RunFolder:
             path = next(RUNS / n for n in numbered if not (RUNS / n).exists())
         else:
             path = Path(output)
-            if path.is_file() or (path.is_dir() and any(path.iterdir())):
-                what = "already holds a run" if (path / "config.yaml").is_file() else "is there and is not empty"
-                raise InputError(f"{path} {what}: give another --output, or --resume to go on with a run.")
+        cls.refuse(path)
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    @staticmethod
+    def refuse(output: str | os.PathLike) -> None:
+        """InputError when no new run can be made in `output`: it is there and not empty, or cannot be written to."""
+        path = Path(output)
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            what = "already holds a run" if (path / "config.yaml").is_file() else "is there and is not empty"
+            raise InputError(f"{path} {what}: give another --output, or --resume to go on with a run.")
+        refuse_unwritable(path)
 
     @classmethod
     def open(cls, output: str | os.PathLike) -> RunFolder:
@@ -78,16 +85,17 @@ class RunFolder:
         """config.yaml; InputError when it cannot be read."""
         path = self.path / "config.yaml"
         try:
-            config = yaml.safe_load(path.read_text())
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not readable YAML ({' '.join(str(error).split())}).") from None
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} is not readable YAML ({reason}): put it back, or start a new run.") from None
         if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
-            raise InputError(f"{path} is not a run's config (it has no `settings`).")
+            raise InputError(f"{path} is not a run's config (it has no `settings`): put it back, or start a new run.")
         return config
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         with atomic_write(self.path / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+            temporary.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """metrics.csv: a header, one row an epoch; a value that was not measured is empty."""
@@ -142,7 +150,7 @@ class RunFolder:
         return self.path / "checkpoints" / f"epoch-{epoch:05d}.npz"
 
     def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("epoch-*.npz"))
+        return sorted((self.path / "checkpoints").glob(f"epoch-{'[0-9]' * 5}.npz"))
 
     # --- The result ---
 

@@ -5,7 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from aitom_ssl.data.batches import TrainingOrder, epoch_order, gather, numpy_batches, standardize, steps_per_epoch
+from aitom_ssl.data.batches import (
+    TrainingOrder,
+    epoch_order,
+    gather,
+    numpy_batches,
+    standardize,
+    steps_per_epoch,
+    subsample,
+)
 from aitom_ssl.data.shards import Dataset, write_dataset
 from aitom_ssl.errors import InputError
 
@@ -24,6 +32,13 @@ def test_an_epoch_is_a_permutation_of_its_own():
         assert sorted(order) == list(range(50))
     assert len({tuple(order) for order in orders}) == 4
     np.testing.assert_array_equal(orders[3], epoch_order(50, 1, 1))
+
+
+def test_a_subsample_is_sorted_and_keeps_small_sets_whole():
+    np.testing.assert_array_equal(subsample(5, 10, seed=0), np.arange(5))
+    drawn = subsample(1000, 10, seed=0)
+    assert len(set(drawn)) == 10 and np.all(np.diff(drawn) > 0) and drawn.max() < 1000
+    assert not np.array_equal(drawn, subsample(1000, 10, seed=1))
 
 
 def test_an_epoch_of_batches_repeats_no_sample_and_follows_the_order(dataset):

@@ -4,6 +4,8 @@ import concurrent.futures
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -267,7 +269,11 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
     folder = make(tmp_path / "d")
     dead = folder / "train" / ".volumes-00009.999999999-abc.partial.npy"
     alive = folder / "train" / f".volumes-00009.{os.getpid()}-abc.partial.npy"
-    for path in (dead, alive):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # over, and not yet collected
+    zombie = folder / "train" / f".volumes-00009.{process.pid}-abc.partial.npy"
+    for path in (dead, alive, zombie):
         path.write_bytes(b"half")
     shards.remove_leftovers(folder)
-    assert (dead.exists(), alive.exists()) == (False, True)
+    process.wait()
+    assert (dead.exists(), alive.exists(), zombie.exists()) == (False, True, False)

@@ -75,9 +75,29 @@ def test_mistakes_are_named_in_one_line(tmp_path, old, new, parts):
 
 
 def test_a_misspelt_structure_is_named(tmp_path):
-    spec = load_spec(write(tmp_path, GOOD.replace("groel", "groll")))
-    with pytest.raises(InputError, match=r"groll.*groel"):
-        _ = spec.simulation.class_names
+    with pytest.raises(InputError, match=r"spec\.yaml: .*groll.*groel"):
+        load_spec(write(tmp_path, GOOD.replace("groel", "groll")))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (GOOD + "dtype: [float16]\n", ("dtype", "['float16']", "float32")),
+        (GOOD + "preset: [liu2020]\n", ("preset", "['liu2020']", "xu2017")),
+        ("description: child\nextends: gone.yaml\n", ("spec.yaml", "extends", "No file", "gone.yaml")),
+        ("description: child\nextends: sim_dem\n", ("spec.yaml", "extends", "sim_demo")),
+    ],
+)
+def test_lists_for_names_and_lost_parents_are_named(tmp_path, text, parts):
+    with pytest.raises(InputError) as error:
+        load_spec(write(tmp_path, text))
+    assert all(part in str(error.value) for part in parts) and "\n" not in str(error.value)
+
+
+def test_a_folder_or_a_lost_path_is_not_answered_with_names(tmp_path):
+    for name, said in ((tmp_path, "is a folder, expected a spec"), (tmp_path / "lost", "No folder")):
+        with pytest.raises(InputError, match=said):
+            load_spec(name)
 
 
 def test_extending_merges_mapping_by_mapping(tmp_path):

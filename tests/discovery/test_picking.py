@@ -149,3 +149,10 @@ def test_the_real_tomogram_has_dark_particles(shared_folder):
     crops = [tomogram[z - 8 : z + 8, y - 8 : y + 8, x - 8 : x + 8] for x, y, z in picks.positions]
     average = np.mean(crops, axis=0, dtype=np.float64)
     assert average[7:10, 7:10, 7:10].mean() < -3 * average.std()
+
+
+def test_a_lone_candidate_is_picked():
+    volume = np.exp(-((np.indices((17, 17, 17)) - 8) ** 2).sum(axis=0) / 18.0)
+    picks = pick(volume, 10.0, sigma=30.0, box_size=16)
+    assert picks.candidates == 1
+    np.testing.assert_array_equal(picks.positions, [[8, 8, 8]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.evaluation.embedding import pca, sample, tsne
+from aitom_ssl.evaluation.embedding import pca, tsne
 
 
 def three_groups(count=40, dim=20):
@@ -45,12 +45,6 @@ def test_pca_finds_the_axes_and_their_shares():
     points, share = pca(columns @ turn + 50, components=3)
     np.testing.assert_allclose(share, np.array([9, 4, 1]) / 14, atol=1e-12)
     np.testing.assert_allclose(np.abs(points), np.abs(columns), atol=1e-10)
-
-
-def test_sample_keeps_small_sets_whole():
-    np.testing.assert_array_equal(sample(5, 10, seed=0), np.arange(5))
-    drawn = sample(1000, 10, seed=0)
-    assert len(set(drawn)) == 10 and np.all(np.diff(drawn) > 0) and drawn.max() < 1000
 
 
 def test_bad_features_are_named():

@@ -114,9 +114,11 @@ def test_curves_show_the_columns_and_the_lines_to_judge_them_by():
     assert all(a.get_title(loc="left") and a.get_xlabel() == "epoch" and a.get_ylabel() for a in figure.axes)
 
 
-def test_a_run_without_knn_or_epochs_says_so():
-    assert all_text(figures.curves_figure([{"epoch": 1, "loss": 1.0}])).count("not recorded") == 3
-    assert all_text(figures.curves_figure([])).count("not recorded") == 4
+def test_what_was_not_recorded_has_no_panel():
+    history = [{"epoch": 1, "loss": 1.0, "feature_std": 0.1, "pretext_accuracy": 0.5}]
+    titles = [panel.get_title(loc="left") for panel in drawn(figures.curves_figure(history, chance=0.1)).axes]
+    assert len([title for title in titles if title]) == 3 and "kNN on frozen features" not in titles
+    assert len([p for p in drawn(figures.curves_figure([])).axes if p.get_title(loc="left")]) == 1
 
 
 # === Embedding and confusion ===
@@ -155,6 +157,18 @@ def test_samples_without_a_label_are_grey_beside_the_others():
 @pytest.mark.parametrize("count", [1, 10, 20, 50])
 def test_colours_are_all_different(count):
     assert len({tuple(np.round(c, 6)) for c in figures.class_colours(count)}) == count
+
+
+def test_the_gallery_draws_one_sample_a_square_where_the_embedding_puts_it():
+    points = np.array([[0.0, 0.0], [0.1, 0.1], [10.0, 0.0], [10.0, 10.0]])
+    images = np.arange(4)[:, None, None] + np.eye(4)
+    axes = drawn(figures.gallery_figure(points, images, cells=10)).axes[0]
+    drawn_at = {tuple(np.floor(image.get_extent())[[0, 2]].astype(int)): image.get_array() for image in axes.images}
+    assert set(drawn_at) == {(0, 0), (9, 0), (9, 9)}
+    np.testing.assert_array_equal(drawn_at[0, 0], images[1])  # nearer the middle of the square than sample 0
+    np.testing.assert_array_equal(drawn_at[9, 0], images[2])
+    with pytest.raises(InputError, match=r"\(3, 2\)"):
+        figures.gallery_figure(points[:3], images)
 
 
 def test_confusion_is_coloured_by_the_share_of_the_true_class_and_counts_are_written():

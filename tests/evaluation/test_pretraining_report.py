@@ -64,8 +64,8 @@ def labelled_report(tmp_path_factory):
 
 def test_it_has_every_picture_and_the_table(labelled_report):
     page, comparison = labelled_report
-    assert page.count("<img") == 5
-    for caption in ("Confusion matrix", "Judge a run", "t-SNE", "Central slices", "two views"):
+    assert page.count("<img") == 6
+    for caption in ("Confusion matrix", "Judge a run", "t-SNE", "as the samples themselves", "Central slices", "two views"):
         assert caption in page
     for row in comparison.rows():
         assert all(cell in page for cell in row)
@@ -75,7 +75,7 @@ def test_the_summary_says_what_went_in(labelled_report):
     page, _ = labelled_report
     assert "toy: 3 classes, 8 voxels of 10 Å a side" in page
     assert "30 train, 9 validation, 15 test" in page
-    assert "median 0.25" in page and "1 h 02 min" in page
+    assert "median 0.25" in page and "1h02m" in page
     assert "<pre>bin/train_moco --data=toy --epochs=2</pre>" in page
     assert "tensorflow 2." in page and f"keras {keras.__version__}" in page
     assert re.search(r"<th>seed</th><td>7</td>", page)
@@ -105,7 +105,7 @@ def test_unlabelled_data_give_an_embedding_and_no_confusion(tmp_path):
     config = {"seed": 0}
     path = write_pretraining_report(tmp_path, encoder(1), encoder(2), train, None, None, augmenter, HISTORY, config)
     page = path.read_text(encoding="utf-8")
-    assert page.count("<img") == 4 and "Confusion" not in page
+    assert page.count("<img") == 5 and "Confusion" not in page
     assert "no labels, 8 voxels" in page and "not known (not simulated)" in page and "not recorded" in page
     assert "30 samples of the train set, no labels" in page
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, write_report
+from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, duration, write_report
 
 VOID = {"meta", "img", "br"}
 
@@ -87,3 +87,10 @@ def test_a_failure_leaves_the_old_report_and_no_partial_file(tmp_path):
     with pytest.raises(InputError, match="Received int"):
         write_report(path, "new", [Section("s", [3])])
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (72, "1m12s"), (3599.7, "1h00m"), (14200, "3h56m")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

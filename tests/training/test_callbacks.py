@@ -7,7 +7,7 @@ import pytest
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features, knn_accuracy
-from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, StopWhenNotFinite, duration, progress_line
+from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, StopWhenNotFinite, progress_line
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -57,10 +57,3 @@ def test_progress_line():
     )
     last = progress_line(4, 4, {"loss": 1.0, "feature_std": 0.5}, 4, 3, 0)
     assert last == "epoch 4/4  loss 1.000  std 0.500 of 0.500  3s an epoch"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (72, "1m12s"), (3599.7, "1h00m"), (14200, "3h56m")]
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text

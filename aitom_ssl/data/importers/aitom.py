@@ -43,9 +43,9 @@ def aitom_particles(folder: str | Path, box_size: int | None = None, voxel_size:
     """Particles of the layout in `folder`, or in its sub-folders when it is one SNR folder of the published sets.
 
     Classes are the sorted names in the JSON files; null is an unlabelled particle. Poses and shifts are kept where
-    every file has them. `box_size` and `voxel_size` are as
-    in `folder_particles`. Raises InputError for a folder with several SNR folders (they hold the same scenes), a volume
-    without its JSON, JSON without a name, and what `check_files` refuses.
+    every file has them. `box_size` and `voxel_size` are as in `folder_particles`. Raises InputError for a folder with
+    several SNR folders (they hold the same scenes), a volume without its JSON, JSON without a name, and what
+    `check_files` refuses.
     """
     folder = Path(folder)
     groups: dict[Path, list[Path]] = defaultdict(list)

@@ -31,7 +31,8 @@ def numbers(table: pandas.DataFrame, columns: list[str], path: Path) -> np.ndarr
         row, column = bad[0]
         name = columns[column]
         raise InputError(
-            f"{path}: row {table.index[row] + 1} of the table has {name} = {table[name].iloc[row]}, no finite number."
+            f"{path}: row {table.index[row] + 1} of the table has {name} = {table[name].iloc[row]}, no finite number: "
+            "mend or delete that row."
         )
     return values
 
@@ -60,12 +61,15 @@ def read_csv(
     try:
         table = pandas.read_csv(path, skipinitialspace=True)
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV table ({' '.join(str(error).split())}).") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a CSV table ({reason}): expected the line x,y,z and one a particle.") from None
     table.columns = [str(name).strip() for name in table.columns]
     lower = {name.lower(): name for name in reversed(table.columns)}
     if not {"x", "y", "z"} <= set(lower):
         found = ", ".join(table.columns)
-        raise InputError(f"{path} has the columns {found}: expected a first line that names x, y and z.")
+        raise InputError(
+            f"{path} has the columns {found}: expected a first line that names x, y and z, separated by commas."
+        )
     if table.empty:
         raise InputError(f"{path} has no rows: there is nothing to import.")
     scale = 1.0 if coordinate_voxel_size is None else coordinate_voxel_size / voxel_size

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from aitom_ssl.data.shards import SPLITS, write_dataset
@@ -53,8 +54,11 @@ def assign_splits(labels: np.ndarray, fractions: Mapping[str, float], seed: int)
     """Split name to sorted indices: a random draw within each label (the unlabelled are one), fixed by `seed`.
 
     Each label is shared out by largest remainder, so every split is within one particle of its fraction.
-    Raises InputError for an unknown split, a fraction outside [0, 1] or fractions that do not add up to 1.
+    Raises InputError for a seed below 0, an unknown split, a fraction outside [0, 1] or fractions that do not add up
+    to 1.
     """
+    if seed < 0:
+        raise InputError(f"--seed={seed}: expected 0 or more.")
     unknown = [name for name in fractions if name not in SPLITS]
     if unknown:
         raise InputError(f"--splits: unknown split {unknown[0]!r}; expected some of {', '.join(SPLITS)}.")
@@ -76,9 +80,12 @@ def assign_splits(labels: np.ndarray, fractions: Mapping[str, float], seed: int)
     return {name: np.sort(np.concatenate(part)) for name, part in parts.items()}
 
 
-def prepare_volume(volume: np.ndarray, invert: bool, normalize: str, where: str) -> np.ndarray:
+def prepare_volume(
+    volume: np.ndarray, invert: bool, normalize: str, where: str, sigma: float = 0.0
+) -> np.ndarray:
     """float32 voxels, with the sign turned when `invert` and to mean 0 and deviation 1 when `normalize` is zscore.
 
+    `sigma` > 0 smooths first with a Gaussian of that many voxels; beyond the box its outermost voxels go on.
     Raises InputError, naming `where`, for NaN or infinite voxels and for a volume that is constant.
     """
     volume = np.array(volume, dtype=np.float32)
@@ -88,6 +95,9 @@ def prepare_volume(volume: np.ndarray, invert: bool, normalize: str, where: str)
     mean, deviation = volume.mean(dtype=np.float64), volume.std(dtype=np.float64)
     if deviation <= 1e-6 * abs(mean):
         raise InputError(f"{where} is constant (every voxel is {mean:g}): it holds nothing to learn, leave it out.")
+    if sigma:
+        volume = gaussian_filter(volume, sigma, mode="nearest")
+        mean, deviation = volume.mean(dtype=np.float64), volume.std(dtype=np.float64)
     if normalize == "zscore":
         volume = (volume - np.float32(mean)) / np.float32(deviation)
     return -volume if invert else volume
@@ -106,9 +116,11 @@ class ContrastCheck:
         self._differences: list[float] = []
 
     def add(self, volume: np.ndarray) -> None:
+        """Take one more (z, y, x) particle into account."""
         self._differences.append(float((volume[self._centre].mean() - volume[self._rim].mean()) / volume.std()))
 
     def looks_dark(self) -> bool:
+        """Whether ten particles or more were seen, and the mean difference is below LIMIT."""
         differences = np.array(self._differences)
         if len(differences) < 10:
             return False
@@ -121,26 +133,33 @@ def write_particles(
     name: str | None = None,
     invert_contrast: bool = False,
     normalize: str = "zscore",
+    smooth: float = 0.0,
     splits: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, int]]:
     """Write the dataset that `particles` make; split name to {class name or "unlabelled": count}.
 
-    `invert_contrast` says that protein is dark in the files; it is bright in the dataset. `splits` maps split names
+    `invert_contrast` says that protein is dark in the files; it is bright in the dataset. `smooth` is the deviation in
+    A of a Gaussian that each particle is convolved with (Xu 2017, section 3.1.2: 10). `splits` maps split names
     to fractions; by default 60:20:20 where there are labels and 90:10 (no test) where there are none.
     Notes for the user are appended to `particles.notes`.
     """
     if normalize not in NORMALIZATIONS:
         raise InputError(f"--normalize={normalize}: expected one of {', '.join(NORMALIZATIONS)}.")
+    if not 0 <= smooth <= particles.size * particles.voxel_size / 4:
+        most = particles.size * particles.voxel_size / 4
+        raise InputError(f"--smooth={smooth:g}: expected 0 to {most:g} A, a quarter of the box.")
     labelled = bool(np.any(particles.labels >= 0))
     fractions = dict(splits or (LABELLED_SPLITS if labelled else UNLABELLED_SPLITS))
     parts = {split: part for split, part in assign_splits(particles.labels, fractions, seed).items() if len(part)}
     check = ContrastCheck(particles.size)
+    sigma = smooth / particles.voxel_size
 
     def samples(indices: np.ndarray) -> Iterator[dict]:
         for i in tqdm(indices.tolist(), desc="importing", unit="particle", disable=None):
             sample = particles.read(i)
-            sample["volume"] = prepare_volume(sample["volume"], invert_contrast, normalize, particles.describe(i))
+            where = particles.describe(i)
+            sample["volume"] = prepare_volume(sample["volume"], invert_contrast, normalize, where, sigma)
             sample["label"] = int(particles.labels[i])
             if "quaternion" in sample:
                 sample["euler_zyz"] = quaternion_to_euler_zyz(sample["quaternion"])
@@ -160,6 +179,7 @@ def write_particles(
             "source": particles.source,
             "invert_contrast": invert_contrast,
             "normalize": normalize,
+            "smooth": smooth,
             "seed": seed,
             "split_fractions": fractions,
             "notes": list(particles.notes),

@@ -45,7 +45,8 @@ def read_table(path: str | Path) -> pandas.DataFrame:
     try:
         blocks = starfile.read(path, always_dict=True)
     except Exception as error:  # starfile lets the errors of whatever it meets through
-        raise InputError(f"{path} cannot be read as a STAR file ({' '.join(str(error).split())}).") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as a STAR file ({reason}): write it again.") from None
     tables = {
         name: block if isinstance(block, pandas.DataFrame) else pandas.DataFrame([block])
         for name, block in blocks.items()
@@ -146,6 +147,9 @@ def tomogram_stem(name: str) -> str:
 
 def _of_tomogram(table: pandas.DataFrame, wanted: str | None, path: Path) -> pandas.DataFrame:
     column = next((name for name in TOMOGRAM_NAMES if name in table.columns), None)
+    if column is None and wanted is not None:
+        names = " or ".join(TOMOGRAM_NAMES)
+        raise InputError(f"{path} has no {names} to find {wanted!r} in: leave --tomogram_name out.")
     if column is None:
         return table
     names = table[column].map(tomogram_stem)

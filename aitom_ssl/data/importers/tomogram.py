@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ def tomogram_particles(
     found = _read_coordinates(
         coordinates, volume.shape, voxel_size, tomogram_name, coordinate_voxel_size, centre_offset, label_column
     )
-    nearest = np.floor(found.positions + 0.5).astype(np.int64)
+    # However far outside a position is, it fits an integer.
+    nearest = np.floor(np.clip(found.positions, -(2.0**31), 2.0**31) + 0.5).astype(np.int64)
     limits = np.array(volume.shape[::-1])
     within = np.all((nearest >= 0) & (nearest < limits), axis=1)
     starts = nearest - centre(box_size)
@@ -120,7 +122,7 @@ def _read_coordinates(
     centre_offset: float,
     label_column: str | None,
 ) -> Coordinates:
-    if coordinate_voxel_size is not None and not coordinate_voxel_size > 0:
+    if coordinate_voxel_size is not None and not 0 < coordinate_voxel_size < math.inf:
         raise InputError(f"--coordinate_voxel_size={coordinate_voxel_size:g}: expected a positive number of angstroms.")
     if path.suffix.lower() == ".csv":
         return read_csv(path, voxel_size, coordinate_voxel_size, label_column)
@@ -134,7 +136,7 @@ def _read_coordinates(
 def _nothing_left(
     found: Coordinates, tomogram: Path, sides: str, coordinates: Path, box_size: int, any_within: bool
 ) -> str:
-    reach = "x".join(f"{value:.0f}" for value in found.positions.max(axis=0))
+    reach = "x".join(f"{value:g}" for value in found.positions.max(axis=0))
     lead = f"None of the {len(found.rows)} particles of {coordinates} has its box of {box_size} inside {tomogram}"
     if any_within:
         return f"{lead} ({sides} voxels): choose a smaller --box_size, or fill what is missing with --edge=pad."

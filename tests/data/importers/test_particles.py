@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from aitom_ssl.data.importers.particles import (
     ContrastCheck,
@@ -75,6 +76,10 @@ def test_standardised_and_inverted():
     assert abs(out.mean()) < 1e-5 and out.std() == pytest.approx(1, abs=1e-5)
     np.testing.assert_array_equal(prepare_volume(volume, True, "zscore", "x"), -out)
     np.testing.assert_array_equal(prepare_volume(volume, False, "none", "x"), volume)
+    smooth = gaussian_filter(volume.astype(np.float32), 1.5, mode="nearest")
+    np.testing.assert_array_equal(prepare_volume(volume, False, "none", "x", sigma=1.5), smooth)
+    standard = prepare_volume(volume, False, "zscore", "x", sigma=1.5)
+    assert abs(standard.mean()) < 1e-5 and abs(standard.std() - 1) < 1e-5
     np.testing.assert_array_equal(prepare_volume(volume.astype(np.int16), True, "none", "x"), -volume.astype(np.int16))
 
 
