@@ -160,11 +160,17 @@ def test_parsing_twice_starts_afresh():
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("--epochs=three", "three"),
+        ("--epochs=three", "expected a whole number"),
+        ("--epochs=1.5", "--epochs=1.5"),
+        ("--rate=nan", "expected a number"),
+        ("--rate=inf", "--rate=inf"),
+        ("--data=", "--data= is empty"),
+        ("--splits=", "--splits= is empty"),
+        ("--data", "Missing value for flag --data. See"),
         ("--rate=fast", "fast"),
         ("--head=v3", "v1|v2"),
         ("--epoch_s=3", "epoch_s"),
-        ("--resume=perhaps", "perhaps"),
+        ("--resume=perhaps", "perhaps: expected true or false."),
         ("stray", "stray"),
     ],
 )
@@ -226,8 +232,9 @@ def raising(error):
         (KeyboardInterrupt(), 130, "interrupted."),
         (OSError(errno.ENOSPC, "No space left on device", "/data/x.npy"), 2, "disk is full (/data/x.npy)"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "disk is full: free some space"),
-        (PermissionError(errno.EACCES, "Permission denied", "/data/x.npy"), 2, "Permission denied: /data/x.npy"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.mrc"), 2, "No such file or directory: a.mrc"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x.npy"), 2, "denied: /data/x.npy: change its permissions"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.mrc"), 2, "directory: a.mrc: check the path"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x.npy"), 2, "disk is full (/data/x.npy)"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(toy, capsys, error, status, said):

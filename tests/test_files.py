@@ -1,10 +1,12 @@
+import errno
 import hashlib
 
 import numpy as np
 import pytest
 
 from aitom_ssl import files
-from aitom_ssl.files import atomic_write, sha256
+from aitom_ssl.errors import InputError
+from aitom_ssl.files import atomic_write, is_disk_full, refuse_unwritable, sha256
 
 
 def names(folder):
@@ -93,3 +95,35 @@ def test_sha256_is_the_digest_of_the_bytes(tmp_path, size):
     path = tmp_path / "data"
     path.write_bytes(content)
     assert sha256(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as caught, atomic_write(tmp_path / "taken") as temporary:
+        temporary.write_text("x")
+    assert caught.value.filename == str(tmp_path / "taken") and names(tmp_path) == ["taken"]
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
+    refuse_unwritable(tmp_path / "a" / "b")
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "a"):
+        with pytest.raises(InputError, match=r"file is a file, expected a folder"):
+            refuse_unwritable(place)
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="cannot be written to"):
+        refuse_unwritable(tmp_path / "a")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (OSError("Can't write data (error message = 'No space left on device')"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_errors(error, full):
+    assert is_disk_full(error) is full

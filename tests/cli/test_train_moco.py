@@ -65,6 +65,18 @@ def test_resuming_keeps_the_settings_and_names_what_differs():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"batch_size": "abc"}, "batch_size=abc"), ({"encoder": "nope"}, "encoder=nope"), ({"dim": 0}, "--dim=0 must be")],
+)
+def test_a_damaged_config_is_named(change, said):
+    stored = train_moco.new_settings(options("--data=x"))
+    with pytest.raises(InputError, match=rf"runs/x/config\.yaml is damaged.*{said}"):
+        train_moco.resumed_settings(options("--resume"), {**stored, **change}, "runs/x")
+    with pytest.raises(InputError, match=r"config\.yaml is damaged.*dim is missing"):
+        train_moco.resumed_settings(options("--resume"), {n: v for n, v in stored.items() if n != "dim"}, "runs/x")
+
+
 def test_a_mistake_is_one_line_and_loads_no_tensorflow(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for flags, words in (

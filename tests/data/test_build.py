@@ -281,3 +281,31 @@ def test_named_families_share_their_scenes(first, second):
         for key in ("label", "quaternion", "shift"):
             np.testing.assert_array_equal(x[key], y[key])
         assert not np.array_equal(x["volume"], y["volume"])
+
+
+def test_a_split_named_twice_is_built_once(spec, tmp_path):
+    folder = build(spec, tmp_path / "d", ["train", "train"], workers=1, progress=False)
+    assert len(Dataset(folder, "train")) == 40
+
+
+def test_a_place_that_is_a_file_is_said_before_the_work(spec, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file is a file, expected a folder"):
+        build(spec, tmp_path / "file" / "d", workers=1, progress=False)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "3"])
+def test_limits_that_are_no_counts(spec, tmp_path, limit):
+    folder = build(spec, tmp_path / "d", ["train"], workers=1, progress=False)
+    for name in (str(folder), spec.request.removeprefix("--data=")):
+        with pytest.raises(InputError, match="limit is .*, expected 1 or more"):
+            load(name, limit=limit)
+
+
+def test_a_killed_worker_is_one_line(spec, tmp_path, monkeypatch):
+    def killed(*args):
+        raise builder.TerminatedWorkerError("A worker process ...\nThe exit codes ...")
+
+    monkeypatch.setattr(builder, "_results", killed)
+    with pytest.raises(InputError, match=r"was killed.*fewer than --workers=2 to go on"):
+        build(spec, tmp_path / "d", workers=2, progress=False)

@@ -277,3 +277,24 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
     shards.remove_leftovers(folder)
     process.wait()
     assert (dead.exists(), alive.exists(), zombie.exists()) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("voxel_size", 0.0), ("voxel_size", float("nan")), ("contrast", "grey"), ("dtype", "int8"), ("size", -1)],
+)
+def test_a_header_with_senseless_values_is_damaged(tmp_path, key, value):
+    folder = make(tmp_path / "d")
+    header = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**header, key: value}))
+    with pytest.raises(InputError, match=rf"dataset\.json is damaged .*{key} is"):
+        Dataset(folder)
+
+
+def test_a_split_without_shards_is_damaged(tmp_path):
+    folder = make(tmp_path / "d")
+    header = json.loads((folder / "dataset.json").read_text())
+    header["splits"]["train"] = {"count": 0, "shards": []}
+    (folder / "dataset.json").write_text(json.dumps(header))
+    with pytest.raises(InputError, match=r"dataset\.json is damaged"):
+        Dataset(folder)

@@ -75,7 +75,7 @@ def test_mistakes_are_named_in_one_line(tmp_path, old, new, parts):
 
 
 def test_a_misspelt_structure_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"spec\.yaml: .*groll.*groel"):
+    with pytest.raises(InputError, match=r"mine\.yaml: .*groll.*groel"):
         load_spec(write(tmp_path, GOOD.replace("groel", "groll")))
 
 
@@ -84,8 +84,8 @@ def test_a_misspelt_structure_is_named(tmp_path):
     [
         (GOOD + "dtype: [float16]\n", ("dtype", "['float16']", "float32")),
         (GOOD + "preset: [liu2020]\n", ("preset", "['liu2020']", "xu2017")),
-        ("description: child\nextends: gone.yaml\n", ("spec.yaml", "extends", "No file", "gone.yaml")),
-        ("description: child\nextends: sim_dem\n", ("spec.yaml", "extends", "sim_demo")),
+        ("description: child\nextends: gone.yaml\n", ("mine.yaml", "extends", "No file", "gone.yaml")),
+        ("description: child\nextends: sim_dem\n", ("mine.yaml", "extends", "sim_demo")),
     ],
 )
 def test_lists_for_names_and_lost_parents_are_named(tmp_path, text, parts):

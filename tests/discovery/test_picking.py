@@ -124,6 +124,8 @@ def test_a_small_particle_is_filtered_at_two_voxels_at_least():
         ({"sigma": 0.0}, "--sigma=0"),
         ({"voxel_size": np.nan}, "--voxel_size=nan"),
         ({"ratio": 1.0}, "--ratio=1"),
+        ({"ratio": np.inf}, "--ratio=inf"),
+        ({"sigma": 1e9}, r"--sigma=1e\+09 .* more than the 80 of"),
         ({"top": 0}, "--top=0"),
         ({"min_distance": -1.0}, "--min_distance=-1"),
         ({"box_size": 40}, "--box_size=40 does not fit in a tomogram of 80x60x40"),

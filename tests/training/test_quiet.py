@@ -30,3 +30,15 @@ def test_a_failing_import_is_shown(failure, tmp_path):
     done = run(code + "from aitom_ssl.training.quiet import import_keras_quietly; import_keras_quietly()")
     assert done.returncode == 1
     assert "broken" in done.stderr or "why" in done.stderr
+
+
+def test_ctrl_c_waits_for_the_import_to_end(tmp_path):
+    (tmp_path / "keras.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT); ended = True")
+    done = run(
+        f"import signal, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from aitom_ssl.training.quiet import import_keras_quietly\n"
+        "try: import_keras_quietly()\n"
+        "except KeyboardInterrupt: print(sys.modules['keras'].ended, file=sys.stderr)\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "True\n")

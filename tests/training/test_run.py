@@ -108,3 +108,17 @@ def test_a_failed_write_leaves_the_checkpoint_before(here, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         run.save_checkpoint(Checkpoint(2, [], 0.0), variables(2))
     assert [p.name for p in (here / "checkpoints").iterdir()] == ["epoch-00001.npz"]
+
+
+def test_a_stray_file_is_no_checkpoint(here):
+    run = RunFolder(here)
+    run.save_checkpoint(Checkpoint(3, [], 0.0), variables(1))
+    (here / "checkpoints" / "epoch-best.npz").write_text("mine")
+    assert run.finished_epochs() == 3
+
+
+def test_a_new_run_is_not_made_in_a_file(here):
+    Path("file").write_text("x")
+    for output in ("file", "file/run"):
+        with pytest.raises(InputError, match="file"):
+            RunFolder.create(output, "moco", "tiny")

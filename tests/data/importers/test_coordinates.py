@@ -46,6 +46,7 @@ def test_positions_and_scores_survive_a_file(tmp_path):
         ("", "not a CSV"),
         ("x,y,z\n1,2,3\n1,two,3\n", "row 2 of the table has y = two"),
         ("x,y,z\n1,,3\n", "row 1 of the table has y"),
+        ("x;y;z\n1;2;3\n", "separated by commas"),
         ("x,y,z\n1,inf,3\n", "row 1 of the table has y"),
     ],
 )
