@@ -4,7 +4,8 @@
 
 The dataset is one shard of random volumes, linked under many names: it takes the disk space of one shard and is read
 through the same code, file by file, as a real one. Everything is in the page cache, so the figures are of the reader
-and not of the disk. For scale, the same volumes as TFRecord and as one MRC file each. Peak memory is of the process.
+and not of the disk. For scale, the same volumes as TFRecord and as one MRC file each. Peak memory is of the process,
+after reading the whole dataset and after training on it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from aitom_ssl.data.shards import Dataset
 from benchmarks import heading
 
 SECONDS = 4.0
+STEPS = 30
 PEERS = 1024
 
 
@@ -92,6 +94,19 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
 
 
+def train(dataset: Dataset, batch_size: int) -> None:
+    """MoCo steps of RB3D on the dataset, for what they add to the memory; the loop is train_moco's."""
+    from aitom_ssl.augmentation import SubtomogramAugmenter
+    from aitom_ssl.data.pipeline import training_batches
+    from aitom_ssl.models import RB3D
+    from aitom_ssl.ssl import MoCo
+
+    encoder = RB3D((dataset.size,) * 3 + (1,), include_top=False, pooling="avg")
+    method = MoCo(encoder, SubtomogramAugmenter("recommended"))
+    method.compile(optimizer="adam")
+    method.fit(training_batches(dataset, batch_size, 0), steps_per_epoch=STEPS, verbose=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=100_000)
@@ -115,6 +130,8 @@ def main() -> None:
             (f"tf.data, in order, batches of 256, all {len(dataset):,}", whole),
         ]
         after = peak_memory()
+        train(dataset, size)
+        trained = peak_memory()
         peers = [
             ("peer: TFRecord through tf.data, shuffle buffer of 256", tfrecord_batches(folder, dataset, size)),
             ("peer: one MRC file each, mrcfile, one thread", mrc_batches(folder, dataset, size)),
@@ -129,7 +146,8 @@ def main() -> None:
     for name, value in rows:
         print(f"| {name} | {value:,.0f} | {ours / value:.1f} x |")
     data = len(dataset) * options.side**3 * 2 / 1e9
-    print(f"\nPeak resident memory {after:.2f} GB after reading {data:.1f} GB of volumes, {before:.2f} GB before.")
+    print(f"\nPeak resident memory: {before:.2f} GB at the start, {after:.2f} GB after reading {data:.1f} GB of data,")
+    print(f"{trained:.2f} GB after {STEPS} MoCo steps on them (RB3D, float32, batches of {size}).")
 
 
 if __name__ == "__main__":
