@@ -28,14 +28,19 @@ def centre(n: int) -> int:
 
 def quaternion_to_matrix(quaternion: np.ndarray) -> np.ndarray:
     """(..., 4) unit quaternions (w, x, y, z) to (..., 3, 3) matrices on (x, y, z) columns."""
-    q = np.asarray(quaternion, dtype=np.float64)
-    w, x, y, z = np.moveaxis(q, -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    quaternion = np.asarray(quaternion, dtype=np.float64)
+    w, x, y, z = np.moveaxis(quaternion, -1, 0)
+    matrix = np.empty(quaternion.shape[:-1] + (3, 3))
+    matrix[..., 0, 0] = 1 - 2 * (y * y + z * z)
+    matrix[..., 0, 1] = 2 * (x * y - w * z)
+    matrix[..., 0, 2] = 2 * (x * z + w * y)
+    matrix[..., 1, 0] = 2 * (x * y + w * z)
+    matrix[..., 1, 1] = 1 - 2 * (x * x + z * z)
+    matrix[..., 1, 2] = 2 * (y * z - w * x)
+    matrix[..., 2, 0] = 2 * (x * z - w * y)
+    matrix[..., 2, 1] = 2 * (y * z + w * x)
+    matrix[..., 2, 2] = 1 - 2 * (x * x + y * y)
+    return matrix
 
 
 def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
@@ -54,17 +59,16 @@ def euler_zyz_to_quaternion(degrees: np.ndarray) -> np.ndarray:
 
 def quaternion_to_euler_zyz(quaternion: np.ndarray) -> np.ndarray:
     """(..., 4) quaternions to (..., 3) intrinsic ZYZ degrees; theta in [0, 180]."""
-    matrix = quaternion_to_matrix(quaternion)
-    theta = np.arctan2(np.hypot(matrix[..., 0, 2], matrix[..., 1, 2]), matrix[..., 2, 2])
-    # At the poles only phi +- psi is defined; psi is then 0.
-    pole = np.hypot(matrix[..., 0, 2], matrix[..., 1, 2]) < 1e-9
-    phi = np.where(
-        pole,
-        np.arctan2(-matrix[..., 0, 1], matrix[..., 1, 1]),
-        np.arctan2(matrix[..., 1, 2], matrix[..., 0, 2]),
-    )
-    psi = np.where(pole, 0.0, np.arctan2(matrix[..., 2, 1], -matrix[..., 2, 0]))
-    return np.degrees(np.stack([phi, theta, psi], axis=-1))
+    w, x, y, z = np.moveaxis(np.asarray(quaternion, dtype=np.float64), -1, 0)
+    away, near = np.hypot(x, y), np.hypot(w, z)  # sin and cos of theta / 2
+    half_sum, half_difference = np.arctan2(z, w), np.arctan2(-x, y)  # of phi and psi
+    phi, psi = half_sum + half_difference, half_sum - half_difference
+    # At the poles only phi + psi or phi - psi is defined; psi is then 0.
+    pole = np.minimum(away, near) < 1e-9
+    phi = np.where(pole, 2 * np.where(away < near, half_sum, half_difference), phi)
+    psi = np.where(pole, 0.0, psi)
+    angles = np.degrees(np.stack([phi, 2 * np.arctan2(away, near), psi], axis=-1))
+    return angles - 360.0 * (angles > 180.0) + 360.0 * (angles <= -180.0)
 
 
 def relion_angles_to_quaternion(degrees: np.ndarray) -> np.ndarray:

@@ -232,7 +232,7 @@ def raising(error):
         (KeyboardInterrupt(), 130, "interrupted."),
         (OSError(errno.ENOSPC, "No space left on device", "/data/x.npy"), 2, "disk is full (/data/x.npy)"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "disk is full: free some space"),
-        (PermissionError(errno.EACCES, "Permission denied", "/data/x.npy"), 2, "denied: /data/x.npy: change its permissions"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x.npy"), 2, "denied: /data/x.npy: change"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.mrc"), 2, "directory: a.mrc: check the path"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x.npy"), 2, "disk is full (/data/x.npy)"),
     ],

@@ -141,7 +141,7 @@ def parse(name: str, module: types.ModuleType, arguments: Sequence[str]) -> Any:
         raise InputError(f"Unexpected argument {rest[0]!r}: a flag is --name=value. See `aitom-ssl {name} --help`.")
     for field in fields:
         if values[field.name].present and values[field.name].value in ("", []):
-            raise InputError(f"--{field.name}= is empty: give it a value, or leave it out.")
+            raise InputError(f"--{field.name}= is empty: give a value or leave it out. See `aitom-ssl {name} --help`.")
     return module.Options(**{field.name: values[field.name].value for field in fields})
 
 

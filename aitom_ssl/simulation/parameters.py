@@ -227,7 +227,7 @@ class SimulationSpec:
 
 # name: (lowest, highest, in words); None is allowed where the field's default is None.
 _INTEGERS = {
-    "seed": (0, 2**63 - 1, "an integer from 0 to 2**63 - 1"),
+    "seed": (0, 2**63 - 1, "an integer of at least 0 and below 2**63"),
     "size": (8, 512, "an even integer from 8 to 512"),
     "n_sim": (8, 1024, "an even integer from 8 to 1024, or none"),
     "n_neighbors": (0, 32, "an integer from 0 to 32"),

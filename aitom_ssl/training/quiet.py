@@ -23,11 +23,10 @@ def import_keras_quietly() -> None:
     with contextlib.suppress(ValueError):
         sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
+    with _interrupt_later(), tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)
         try:
-            with _interrupt_later():
-                importlib.import_module("keras")
+            importlib.import_module("keras")
         except BaseException:
             aside.seek(0)
             os.write(kept, aside.read())

@@ -298,7 +298,7 @@ def test_a_place_that_is_a_file_is_said_before_the_work(spec, tmp_path):
 def test_limits_that_are_no_counts(spec, tmp_path, limit):
     folder = build(spec, tmp_path / "d", ["train"], workers=1, progress=False)
     for name in (str(folder), spec.request.removeprefix("--data=")):
-        with pytest.raises(InputError, match="limit is .*, expected 1 or more"):
+        with pytest.raises(InputError, match=r"limit is .*, expected 1 or more"):
             load(name, limit=limit)
 
 

@@ -52,6 +52,8 @@ def test_a_wrong_contrast_is_said(tmp_path, tomogram, capsys):
     [
         ([], "--tomogram and --output are needed"),
         (["--tomogram={t}", "--output=a.txt"], "ends in .star"),
+        (["--tomogram={t}", "--output={t}/a.star"], "is a file, expected a folder"),
+        (["--tomogram={t}", "--output=a.star", "--box_size=0"], "--box_size=0: expected at least 2"),
         (["--tomogram={t}", "--output=a.star", "--voxel_size=0"], "--voxel_size=0"),
         (["--tomogram=none.mrc", "--output=a.star"], "No file none.mrc"),
         (["--tomogram={t}", "--output=a.star", "--box_size=99"], "does not fit"),

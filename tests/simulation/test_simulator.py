@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import types
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -413,9 +414,18 @@ def test_a_structure_too_large_for_the_box_is_refused(simulator):
         sim.sample(0, 2)
 
 
-def test_negative_index_is_refused(simulator):
-    with pytest.raises(InputError, match="index is -1"):
-        simulator().sample(0, -1)
+def test_what_is_no_index_is_refused(simulator):
+    for split, index, said in ((0, -1, "index is -1"), (0, 1.5, "index is 1.5"), ("train", 0, "split is 'train'")):
+        with pytest.raises(InputError, match=said):
+            simulator().sample(split, index)
+
+
+def test_simulate_takes_a_dataset_spec_and_no_name():
+    spec = SimulationSpec.from_preset(classes=CLASSES)
+    volume = simulate(types.SimpleNamespace(simulation=spec), 3)["volume"]
+    np.testing.assert_array_equal(volume, simulate(spec, 3)["volume"])
+    with pytest.raises(InputError, match="spec is 'sim_demo': expected a SimulationSpec"):
+        simulate("sim_demo", 0)
 
 
 @pytest.mark.parametrize("preset", ["default", "xu2017", "liu2020", "clean"])

@@ -130,6 +130,10 @@ def _interrupt(self, batch, logs=None):
     raise KeyboardInterrupt
 
 
+def _fill_up(self, model):
+    raise OSError("Can't synchronously write data (error message = 'No space left on device')")
+
+
 def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, tmp_path, capsys, monkeypatch):
     from aitom_ssl.ssl import MoCo
 
@@ -156,6 +160,9 @@ def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, t
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"0 of 1 epochs .*--resume --output="):
         patch.setattr(module.StopWhenNotFinite, "on_train_batch_end", _interrupt)
         go(1)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r"disk is full.*1 of 1 epochs .*--resume"):
+        patch.setattr(module.RunFolder, "save_model", _fill_up)
+        go(1, resume=True)
     with pytest.raises(InputError, match="already holds a run"):
         go(1)
     run = go(1, resume=True, command="aitom-ssl train_moco --data=tiny")

@@ -33,7 +33,8 @@ def test_a_failing_import_is_shown(failure, tmp_path):
 
 
 def test_ctrl_c_waits_for_the_import_to_end(tmp_path):
-    (tmp_path / "keras.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT); ended = True")
+    pressed = "os.kill(os.getpid(), signal.SIGINT); os.write(2, b'noise'); ended = True"
+    (tmp_path / "keras.py").write_text(f"import os, signal; {pressed}")
     done = run(
         f"import signal, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -118,7 +118,7 @@ def test_a_stray_file_is_no_checkpoint(here):
 
 
 def test_a_new_run_is_not_made_in_a_file(here):
-    Path("file").write_text("x")
-    for output in ("file", "file/run"):
+    (here / "file").write_text("x")
+    for output in (here / "file", here / "file" / "run"):
         with pytest.raises(InputError, match="file"):
             RunFolder.create(output, "moco", "tiny")

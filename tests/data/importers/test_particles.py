@@ -67,6 +67,8 @@ def test_a_class_keeps_its_split_when_another_class_is_added():
 def test_bad_splits_are_refused(text):
     with pytest.raises(InputError, match="--splits"):
         assign_splits(np.zeros(3, dtype=int), parse_splits(text), 0)
+    with pytest.raises(InputError, match="--seed=-1: expected 0 or more"):
+        assign_splits(np.zeros(3, dtype=int), {"train": 1.0}, -1)
 
 
 def test_standardised_and_inverted():

@@ -179,6 +179,12 @@ def test_files_that_lack_something_say_what(tmp_path, content, message):
         read_star(tmp_path / "none.star", SHAPE, 10.0)
 
 
+def test_a_name_that_cannot_be_looked_up_is_refused(tmp_path):
+    path = star(tmp_path, block("", **xyz("Coordinate", [[1, 2, 3]])))
+    with pytest.raises(InputError, match="no rlnTomoName or rlnMicrographName to find 'tomo_7' in"):
+        read_star(path, SHAPE, 10.0, "tomo_7")
+
+
 def test_real_star_files(shared_folder):
     path = shared_folder / "real" / "averages" / "chlamy_hsp60.star"
     found = read_star(path, SHAPE, 7.84, coordinate_voxel_size=1.96)

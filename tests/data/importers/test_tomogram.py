@@ -1,5 +1,7 @@
 """Boxes cut from a tomogram: where, how many, and what is left out."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -94,8 +96,15 @@ def test_voxel_size_edge_and_file_kind_are_checked(tmp_path, tomogram, volume):
         tomogram_particles(tomogram, csv(tmp_path, [[15, 10, 6]]), 4, edge="wrap")
     with pytest.raises(InputError, match=r"\.csv or \.star"):
         tomogram_particles(tomogram, tmp_path / "c.txt", 4)
-    with pytest.raises(InputError, match="--coordinate_voxel_size=0"):
-        tomogram_particles(tomogram, csv(tmp_path, [[15, 10, 6]]), 4, coordinate_voxel_size=0.0)
+    for pixel in (0.0, np.nan, np.inf):
+        with pytest.raises(InputError, match=f"--coordinate_voxel_size={pixel:g}"):
+            tomogram_particles(tomogram, csv(tmp_path, [[15, 10, 6]]), 4, coordinate_voxel_size=pixel)
+
+
+def test_positions_beyond_any_integer_lie_outside(tmp_path, tomogram):
+    with pytest.raises(InputError, match=r"they reach 1e\+300x"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tomogram_particles(tomogram, csv(tmp_path, [[1e300, 1e300, -1e300]]), 4)
 
 
 def test_a_star_file_and_a_csv_file_cut_the_same_boxes(tmp_path, tomogram):
