@@ -65,7 +65,7 @@ def labelled_report(tmp_path_factory):
 def test_it_has_every_picture_and_the_table(labelled_report):
     page, comparison = labelled_report
     assert page.count("<img") == 6
-    for caption in ("Confusion matrix", "Judge a run", "t-SNE", "as the samples themselves", "Central slices", "two views"):
+    for caption in ("Confusion matrix", "Judge", "t-SNE", "as the samples themselves", "Central slices", "two views"):
         assert caption in page
     for row in comparison.rows():
         assert all(cell in page for cell in row)
