@@ -111,7 +111,7 @@ class Simulator:
         if noise is not None and scale > 0:
             noise *= np.float32(scale)
             image = signal + noise
-            crop_snr = variance(signal) / variance(noise)
+            crop_snr = extras["variance"] / variance(noise)
         if spec.normalize == "zscore":
             image = standardized(image)
         scene = extras["scene"]
@@ -136,14 +136,15 @@ class Simulator:
         """(signal, unit noise, extras): a subtomogram is signal + noise sqrt(v_ref/snr).
 
         Both (size,)*3 float32; the noise has unit expected variance and is None when snr is inf. `extras` holds
-        `scene` and `v_ref`.
+        `scene`, `v_ref` and the signal's `variance`.
         """
         scene = self.scene(split, index)
-        signal, v_ref = self._render(scene)
+        signal, projected = self._render(scene)
+        own = variance(signal)
         noise = None
         if np.isfinite(self.spec.snr):
             noise = self.unit_noise(random_stream(self.spec.seed, split, index, NOISE), scene.defocus_um)
-        return signal, noise, {"scene": scene, "v_ref": v_ref}
+        return signal, noise, {"scene": scene, "v_ref": self._reference(scene, own, projected), "variance": own}
 
     def batch(self, split: int, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """Samples of several indices, each key stacked along a new first axis.
@@ -284,28 +285,30 @@ class Simulator:
             spectrum += volume.from_volume(box, support)
         return spectrum
 
-    def _render(self, scene: Scene) -> tuple[np.ndarray, float]:
-        """Noise-free subtomogram, and the variance that the SNR refers to."""
+    def _render(self, scene: Scene) -> tuple[np.ndarray, float | None]:
+        """Noise-free subtomogram, and the variance of its projections where the SNR refers to that."""
         spec = self.spec
         if scene.label == len(self._structures):
-            return np.zeros((spec.size,) * 3, dtype=np.float32), self._typical_variance
+            return np.zeros((spec.size,) * 3, dtype=np.float32), None
         if spec.physics == "tilt":
-            signal, projected = self._render_tilts(self._spectrum(scene, self._whole), scene.defocus_um)
-        else:
-            spectrum = self._spectrum(scene, self._measured)
-            projected = self._projected_variance(spectrum) if spec.snr_mode == "projection" else None
-            signal = self._image(spectrum, scene.defocus_um)
-        if spec.snr_mode == "crop":
-            return signal, variance(signal)
-        if spec.snr_mode == "target":
-            alone = self._target_image(scene) if scene.neighbors else signal
-            return signal, variance(alone)
-        if spec.snr_mode == "projection":
-            return signal, projected * self._projection_gain
-        if spec.snr_mode == "aitom_box":
-            energy = sum(self._energy(one) for one in (scene.label, *(n.label for n in scene.neighbors)))
-            return signal, energy / (AITOM_EFFECTIVE * AITOM_BOX_VOXELS)
-        return signal, self._typical_variance
+            return self._render_tilts(self._spectrum(scene, self._whole), scene.defocus_um)
+        spectrum = self._spectrum(scene, self._measured)
+        projected = self._projected_variance(spectrum) if spec.snr_mode == "projection" else None
+        return self._image(spectrum, scene.defocus_um), projected
+
+    def _reference(self, scene: Scene, own: float, projected: float | None) -> float:
+        """The variance that the SNR refers to; `own` is that of the noise-free subtomogram."""
+        mode = self.spec.snr_mode
+        if scene.label == len(self._structures) or mode == "dataset":
+            return self._typical_variance
+        if mode == "crop":
+            return own
+        if mode == "target":
+            return variance(self._target_image(scene)) if scene.neighbors else own
+        if mode == "projection":
+            return projected * self._projection_gain
+        energy = sum(self._energy(one) for one in (scene.label, *(n.label for n in scene.neighbors)))
+        return energy / (AITOM_EFFECTIVE * AITOM_BOX_VOXELS)
 
     def _target_image(self, scene: Scene) -> np.ndarray:
         """Noise-free subtomogram of the target without its neighbours."""
@@ -492,7 +495,8 @@ class Simulator:
         values = []
         for label in labels:
             if mode == "projection":
-                values.append(np.mean([self._render(scene)[1] for scene in self._calibration_scenes(label, True)]))
+                projected = [self._render(scene)[1] for scene in self._calibration_scenes(label, True)]
+                values.append(self._projection_gain * np.mean(projected))
             else:
                 scenes = self._calibration_scenes(label)
                 values.append(np.mean([variance(self._target_image(scene)) for scene in scenes]))
@@ -512,7 +516,7 @@ def weighted_power(spectrum: np.ndarray, weight: np.ndarray) -> float:
 def variance(image: np.ndarray) -> float:
     """Mean square less squared mean: exact enough, as the optics leave next to nothing at zero frequency."""
     flat = image.ravel()
-    return float(np.einsum("i,i->", flat, flat)) / flat.size - float(flat.mean()) ** 2
+    return float(np.einsum("i,i->", flat, flat)) / flat.size - (float(np.einsum("i->", flat)) / flat.size) ** 2
 
 
 def standardized(image: np.ndarray) -> np.ndarray:
