@@ -7,8 +7,8 @@
 The run's folder gets config.yaml, metrics.csv, TensorBoard events, checkpoints, model.keras (the encoder) and
 report.html. With labels in the data, a linear probe and kNN on frozen features are compared with the untrained encoder.
 
---preset=paper is SSL 2022; --preset=recommended is what worked better in our own trials: full 3-D rotation and added
-noise, BatchNorm in the head, larger batches, a higher learning rate and a key encoder that follows faster.
+--preset=paper is SSL 2022; --preset=recommended is what worked better in a pilot: full 3-D rotation and added noise,
+BatchNorm in the head, larger batches and learning rate, a quicker key encoder.
 """
 
 from __future__ import annotations
