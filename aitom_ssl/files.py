@@ -36,10 +36,15 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def nearest_existing(path: str | os.PathLike) -> Path:
+    """`path`, absolute, or the nearest folder above it that is there."""
+    path = Path(path).absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
 def refuse_unwritable(folder: str | os.PathLike) -> None:
     """InputError when `folder`, which need not be there, is or lies in a file, or in a place that cannot be written."""
-    folder = Path(folder).absolute()
-    standing = next(place for place in (folder, *folder.parents) if place.exists())
+    standing = nearest_existing(folder)
     if not standing.is_dir():
         raise InputError(f"{standing} is a file, expected a folder: choose another place.")
     if not os.access(standing, os.W_OK | os.X_OK):

@@ -55,9 +55,10 @@ def _devices() -> dict[str, str]:
 def _folders() -> dict[str, str]:
     import aitom_ssl
     from aitom_ssl.cache import cache_folder
+    from aitom_ssl.files import nearest_existing
 
     cache = cache_folder()
-    standing = next(folder for folder in [cache, *cache.parents] if folder.exists())
+    standing = nearest_existing(cache)
     state = "" if cache.exists() else " (made on first use)"
     writable = standing.is_dir() and os.access(standing, os.W_OK)
     return {

@@ -24,7 +24,7 @@ from aitom_ssl.data.batches import subsample
 from aitom_ssl.data.shards import DTYPES, SPLITS, Dataset
 from aitom_ssl.data.spec import DatasetSpec, check_limit, load_spec, spec_names
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import is_disk_full, refuse_unwritable
+from aitom_ssl.files import is_disk_full, nearest_existing, refuse_unwritable
 from aitom_ssl.simulation import SimulationSpec, Simulator
 
 # Samples drawn at a time: one class after the other, which keeps its template in the processor's cache.
@@ -220,8 +220,7 @@ def _refuse_full_disk(spec: DatasetSpec, folder: Path, todo: Sequence[_Shard]) -
     voxels = spec.simulation.size**3
     sample = voxels * (DTYPES[spec.dtype].itemsize + spec.simulation.mask)
     needed = sum(shard.count for shard in todo if not shards.volumes_file(folder, *shard[:2]).exists()) * sample
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if needed > free:
         raise InputError(
             f"{spec.name} needs {needed / 1e9:.3g} GB under {folder} and {free / 1e9:.3g} GB are free: "

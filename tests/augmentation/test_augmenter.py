@@ -156,7 +156,8 @@ def test_a_generator_as_seed_advances():
 @pytest.mark.parametrize("options", [{}, EVERYTHING, {"rotation": "so3", **EVERYTHING}], ids=["paper", "z", "so3"])
 def test_compiled_equals_not_compiled(options):
     """One trace serves every step and every batch size; XLA draws the same numbers."""
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf
+
     augmenter, traces = SubtomogramAugmenter("ssl2022", **options), []
 
     @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((None, 8, 8, 8, 1)), tf.TensorSpec((2,), tf.int64)])

@@ -5,11 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
-
-from aitom_ssl.data import pipeline  # noqa: E402
-from aitom_ssl.data.batches import numpy_batches  # noqa: E402
-from aitom_ssl.data.shards import Dataset, write_dataset  # noqa: E402
+from aitom_ssl.data import pipeline
+from aitom_ssl.data.batches import numpy_batches
+from aitom_ssl.data.shards import Dataset, write_dataset
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ import dataclasses
 import math
 import shutil
 
+import mrcfile
+import numpy as np
 import pytest
 
 from aitom_ssl.errors import InputError
@@ -125,9 +127,6 @@ def test_fingerprint_follows_every_parameter():
 
 
 def test_fingerprint_follows_content_and_not_place(tmp_path):
-    mrcfile = pytest.importorskip("mrcfile")
-    import numpy as np
-
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     ball = (np.indices((12, 12, 12)) - 6.0).astype(np.float32)
