@@ -7,10 +7,24 @@ from collections.abc import Callable
 import keras
 
 from aitom_ssl.errors import InputError, near
+from aitom_ssl.models.cb3d import CB3D
+from aitom_ssl.models.description import ModelDescription
+from aitom_ssl.models.dsrf3d import DSRF3D
+from aitom_ssl.models.dsrf3d_v2 import DSRF3Dv2
+from aitom_ssl.models.inception3d import Inception3D
 from aitom_ssl.models.rb3d import RB3D
+from aitom_ssl.models.resnet18_3d import ResNet18_3D
 from aitom_ssl.models.standardized import STANDARDIZE_LAYER, standardized
 
-_BUILDERS = {"rb3d": RB3D}
+_BUILDERS = {
+    "inception3d": Inception3D,
+    "dsrf3d": DSRF3D,
+    "dsrf3dv2": DSRF3Dv2,
+    "cb3d": CB3D,
+    "rb3d": RB3D,
+    "resnet18_3d": ResNet18_3D,
+}
+NAMES = tuple(_BUILDERS)
 
 
 def get(name: str) -> Callable[..., keras.Model]:
@@ -22,4 +36,16 @@ def get(name: str) -> Callable[..., keras.Model]:
     return builder
 
 
-__all__ = ["RB3D", "STANDARDIZE_LAYER", "get", "standardized"]
+__all__ = [
+    "CB3D",
+    "DSRF3D",
+    "NAMES",
+    "RB3D",
+    "STANDARDIZE_LAYER",
+    "DSRF3Dv2",
+    "Inception3D",
+    "ModelDescription",
+    "ResNet18_3D",
+    "get",
+    "standardized",
+]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import keras
 from keras import layers
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.models import building
 
 _BLOCKS = 4
 _MINIMUM_SIDE = 8
@@ -24,17 +22,25 @@ def RB3D(
     pooling: str | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """RB3D: a 32-filter 3x3x3 convolution, a 2x2x2 pool, four two-branch blocks, then fully connected layers.
+    """RB3D (Che 2018; figure 3 of SSL 2022): a convolution, a pool, four two-branch blocks, fully connected layers.
 
-    A block is ReLU(concatenate(3x3x3 convolution (16), 1x1x1 (16) - 3x3x3 (32) - 1x1x1 (16, linear))): the shortcut is
-    a convolution and the branches are concatenated, not added.
+    "filters-kernel-stride"::
 
-    `pooling=None` is Che 2018: dropout 0.7 at the end of each bottleneck, flatten, FC-1024, FC-1024 (each with dropout
-    0.5), classes; Glorot initialisation; 135,394,506 weights at 32^3 and 10 classes.
+        32-3x3x3-1 Conv, ReLU, 2x2x2-2 MaxPool
+        four times:       |                            |
+                 16-3x3x3-1 Conv, ReLU       16-1x1x1-1 Conv, ReLU
+                          |                  32-3x3x3-1 Conv, ReLU
+                          |                  16-1x1x1-1 Conv, Dropout 0.7
+                          |                            |
+                             Concatenation (32), ReLU
+        FC-1024, ReLU, Dropout 0.5, FC-1024, ReLU, Dropout 0.5, FC-L, Softmax
 
-    `pooling="avg"` is the encoder in the code of SSL 2022: no dropout, the blocks' output averaged to 2x2x2 (windows as
-    torch's AdaptiveAvgPool3d), 256 features, classes. Differs from that code in its initialisation, which is He's
-    (normal): without normalisation layers, Glorot's sat on a plateau in our pilot.
+    The shortcut is a convolution and the branches are concatenated, not added. Layers and dropout are those of the
+    authors' code (`Cresnet`), which drops 70% and 50%; the text of Che 2018 was not at hand to compare. Convolutions
+    pad to keep the size. 135,394,506 weights at 32^3 and 10 classes. Glorot initialisation.
+
+    `pooling="avg"` is the encoder in the code of SSL 2022: no dropout and no hidden FC, the blocks' output averaged to
+    2x2x2: 256 features. Differs from that code in its initialisation, which is He's: see `building.initializer`.
 
     Args:
         input_shape: (z, y, x, channels), each side >= 8.
@@ -49,20 +55,9 @@ def RB3D(
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
-    if len(input_shape) != 4 or any(not isinstance(n, int) or n < _MINIMUM_SIDE for n in input_shape[:3]):
-        raise InputError(
-            f"RB3D: input_shape={input_shape!r} must be (z, y, x, channels) with sides of {_MINIMUM_SIDE} or more."
-        )
-    if pooling not in (None, "avg"):
-        raise InputError(f"RB3D: pooling={pooling!r} must be None (Che 2018) or 'avg' (SSL 2022).")
-    if include_top and (not isinstance(classes, int) or classes < 1):
-        raise InputError(f"RB3D: classes={classes!r} must be an integer of 1 or more.")
-
-    convolution: dict[str, Any] = {
-        "padding": "same",
-        "kernel_initializer": "he_normal" if pooling == "avg" else "glorot_uniform",
-    }
-    volumes = keras.Input(input_shape, name="subtomogram")
+    building.check_arguments("RB3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling)
+    convolution = {"padding": "same", "kernel_initializer": building.initializer(pooling)}
+    volumes = keras.Input(input_shape, name=building.INPUT)
     x = layers.Conv3D(32, 3, activation="relu", name="stem", **convolution)(volumes)
     x = layers.MaxPooling3D(2, name="pool")(x)
     for block in range(1, _BLOCKS + 1):
@@ -77,28 +72,12 @@ def RB3D(
         x = layers.ReLU(name=f"{prefix}_relu")(x)
 
     if pooling == "avg":
-        sides = [n // 2 for n in input_shape[:3]]
-        # Two windows a side that cover it, overlapping by one where the side is odd.
-        x = layers.AveragePooling3D([math.ceil(n / 2) for n in sides], [n // 2 for n in sides], name="average_pool")(x)
-    x = layers.Flatten(name="features")(x)
+        x = building.average_to_2x2x2(x)
+    x = layers.Flatten(name=building.FEATURES)(x)
     if include_top:
         if pooling is None:
             for layer in ("fc1", "fc2"):
                 x = layers.Dense(1024, activation="relu", name=layer)(x)
                 x = layers.Dropout(0.5, name=f"{layer}_dropout")(x)
-        # The classifier's output stays float32 under mixed precision.
-        x = layers.Dense(classes, activation=classifier_activation, dtype="float32", name="classifier")(x)
-    model = keras.Model(volumes, x, name=name or "rb3d")
-    if weights is not None:
-        _load(model, Path(weights))
-    return model
-
-
-def _load(model: keras.Model, path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"RB3D: no weights file {path}; give a .weights.h5 or .keras file, or weights=None.")
-    try:
-        model.load_weights(path)
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"RB3D: {path} does not hold weights of this network ({reason}).") from None
+        x = building.classifier(x, classes, classifier_activation)
+    return building.finish(volumes, x, name or "rb3d", weights)
