@@ -1,5 +1,7 @@
-"""What an encoder has learned: probes on frozen features, collapse, comparisons, figures and reports."""
+"""What a network has learned: metrics of a classifier, probes on frozen features, collapse, figures and reports."""
 
+from aitom_ssl.evaluation.classification import ClassificationMetrics, classification_metrics
+from aitom_ssl.evaluation.classification_report import write_classification_report
 from aitom_ssl.evaluation.collapse import effective_rank, embedding_std
 from aitom_ssl.evaluation.compare import Comparison, compare_encoders
 from aitom_ssl.evaluation.embedding import pca, tsne
@@ -15,6 +17,7 @@ from aitom_ssl.evaluation.probes import (
 from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, write_report
 
 __all__ = [
+    "ClassificationMetrics",
     "Command",
     "Comparison",
     "Highlights",
@@ -22,6 +25,7 @@ __all__ = [
     "ProbeResult",
     "Section",
     "Table",
+    "classification_metrics",
     "compare_encoders",
     "effective_rank",
     "embedding_std",
@@ -32,6 +36,7 @@ __all__ = [
     "pca",
     "stratified_fraction",
     "tsne",
+    "write_classification_report",
     "write_pretraining_report",
     "write_report",
 ]

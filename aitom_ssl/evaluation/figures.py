@@ -23,6 +23,7 @@ INK = "#1f2933"
 FAINT = "#9aa5b1"
 ACCENT = "#1f5fa8"
 WARNING = "#c2410c"
+_HEADING = {"fontsize": 10.5, "color": INK, "loc": "left", "fontweight": "bold"}
 
 
 # === Volumes ===
@@ -169,11 +170,37 @@ def curves_figure(
     return figure
 
 
+def classification_curves_figure(
+    history: Sequence[Mapping[str, Any]], best_epoch: int | None = None, chance: float | None = None
+) -> Figure:
+    """Loss and accuracy of training and validation samples against the epoch.
+
+    `history` has one dict an epoch with `epoch` and any of `loss`, `accuracy`, `val_loss`, `val_accuracy`;
+    `best_epoch` is marked, `chance` is the accuracy of guessing.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels = {"loss": ("Cross-entropy", "nats"), "accuracy": ("Accuracy", "share of the samples")}
+    for axes, (name, (title, label)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        _curve(axes, history, f"val_{name}", title, label)
+        epochs, values = column(history, name)
+        axes.plot(epochs, values, color=FAINT, linewidth=1.4)
+        for line, what in zip(axes.lines, ("validation", "training"), strict=True):
+            line.set_label(what)
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=WARNING, linewidth=1.1, linestyle=(0, (4, 3)), label="kept (best)")
+        axes.legend(frameon=False, fontsize=8.5, loc="best")
+        if name == "accuracy":
+            axes.set_ylim(-0.03, 1.03)
+            if chance is not None:
+                _level(axes, chance, "chance")
+    return figure
+
+
 def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], name: str, title: str, label: str) -> None:
     epochs, values = column(history, name)
     marker = "o" if len(epochs) <= 30 else None
     axes.plot(epochs, values, color=ACCENT, linewidth=1.8, marker=marker, markersize=3.5)
-    axes.set_title(title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
+    axes.set_title(title, **_HEADING)
     axes.set_xlabel("epoch", fontsize=9, color=INK)
     axes.set_ylabel(label, fontsize=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -238,7 +265,7 @@ def embedding_figure(
         # One call, in random order: classes drawn one after another would hide each other.
         order = np.random.default_rng(0).permutation(np.flatnonzero(~unknown))
         panel.scatter(*points[order].T, s=size, c=colours[labels[order]], alpha=0.8, linewidths=0)
-        panel.set_title(title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
+        panel.set_title(title, **_HEADING)
         panel.set_xlabel(f"{axis_name} 1", fontsize=9, color=INK)
         panel.set_ylabel(f"{axis_name} 2", fontsize=9, color=INK)
         _plain(panel)
@@ -319,6 +346,37 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     bar.set_label("share of the true class", fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
     bar.outline.set_visible(False)
+    return figure
+
+
+# === Calibration and mistakes ===
+
+
+def reliability_figure(bins: Sequence[Any], calibration_error: float) -> Figure:
+    """How often the classifier is right when it says it is that sure, above how many samples it says so for.
+
+    `bins`: `classification.ReliabilityBin`s; `calibration_error` 0 to 1 stands in the title.
+    """
+    low, high = (np.array([getattr(bin_, name) for bin_ in bins]) for name in ("low", "high"))
+    count, accuracy = (np.array([getattr(bin_, name) for bin_ in bins]) for name in ("count", "accuracy"))
+    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = count > 0
+    place = {"x": (low + high)[filled] / 2, "width": 0.92 * (high - low)[filled]}
+    upper.bar(**place, height=accuracy[filled], color=ACCENT, alpha=0.85)
+    points = [(bin_.confidence, bin_.accuracy) for bin_ in bins if bin_.count]
+    upper.scatter(*np.transpose(points), s=18, color=INK, zorder=3, label="mean confidence in the bin")
+    upper.plot((0, 1), (0, 1), color=WARNING, linewidth=1.1, linestyle=(0, (4, 3)), label="calibrated")
+    upper.set_title(f"Calibration error {calibration_error:.3f}", **_HEADING)
+    upper.set_ylabel("share that is right", fontsize=9, color=INK)
+    upper.set_ylim(0, 1.03)
+    upper.legend(frameon=False, fontsize=8.5, loc="upper left")
+    lower.bar(**place, height=count[filled], color=FAINT)
+    lower.set_xlim(0, 1)
+    lower.set_xlabel("confidence: probability of the predicted class", fontsize=9, color=INK)
+    lower.set_ylabel("samples", fontsize=9, color=INK)
+    for axes in (upper, lower):
+        _plain(axes)
     return figure
 
 

@@ -19,7 +19,17 @@ from aitom_ssl.evaluation.collapse import COLLAPSED
 from aitom_ssl.evaluation.compare import Comparison
 from aitom_ssl.evaluation.embedding import tsne
 from aitom_ssl.evaluation.probes import extract_features
-from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, duration, write_report
+from aitom_ssl.evaluation.report import (
+    Command,
+    Highlights,
+    Picture,
+    Section,
+    Table,
+    duration,
+    machine_facts,
+    settings_section,
+    write_report,
+)
 from aitom_ssl.geometry import centre
 
 SHOWN = 10
@@ -60,7 +70,7 @@ def write_pretraining_report(
         _embedding(encoder, untrained_encoder, looked_at, sets[looked_at], seed),
         _data(train, seed),
         _views(train, augmenter, seed),
-        _settings(config),
+        settings_section(config),
     ]
     subtitle = f"{_name(config, train)} · {len(history)} epochs · aitom_ssl {environment.versions()['aitom_ssl']}"
     return write_report(Path(run_folder) / "report.html", "Self-supervised pretraining", sections, subtitle)
@@ -76,8 +86,6 @@ def _summary(
     comparison: Comparison | None,
 ) -> Section:
     train = sets["train"]
-    versions = environment.versions()
-    machine = environment.machine()
     facts = [
         ["data", f"{_name(config, train)}: {_contents(train)}"],
         ["samples", ", ".join(f"{len(data):,} {name}" for name, data in sets.items())],
@@ -85,8 +93,7 @@ def _summary(
         ["epochs", f"{len(history)}"],
         ["seed", f"{config.get('seed', 'not recorded')}"],
         ["run time", "not recorded" if config.get("seconds") is None else duration(config["seconds"])],
-        ["machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}"],
-        ["versions", ", ".join(f"{name} {versions[name]}" for name in ("aitom_ssl", "python", "keras", "tensorflow"))],
+        *machine_facts(),
     ]
     blocks: list[Any] = []
     highlights = _highlights(history, config, comparison)
@@ -186,18 +193,6 @@ def _views(train: Any, augmenter: Any, seed: int) -> Section:
     return Section("The two views", [Picture(figure, caption)])
 
 
-def _settings(config: Mapping[str, Any]) -> Section:
-    versions = environment.versions()
-    rows = [[name, value] for name, value in _flat(config)]
-    return Section(
-        "Settings",
-        [
-            Table(rows, header=False),
-            "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
-        ],
-    )
-
-
 # === Words and choices ===
 
 
@@ -233,14 +228,3 @@ def _contents(train: Any) -> str:
     classes = len(np.unique(labels[labels >= 0]))
     kind = f"{classes} classes" if classes else "no labels"
     return f"{kind}, {train.size} voxels of {train.voxel_size:g} Å a side"
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            rows.append((f"{prefix}{key}", shown))
-    return rows

@@ -7,11 +7,13 @@ import dataclasses
 import html
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from aitom_ssl import environment
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import atomic_write
 
@@ -113,6 +115,35 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+# === Sections that every report has ===
+
+
+def machine_facts() -> list[list[str]]:
+    """Rows of a table of facts: this machine, and the versions that computed."""
+    versions, machine = environment.versions(), environment.machine()
+    return [
+        ["machine", f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}"],
+        ["versions", ", ".join(f"{name} {versions[name]}" for name in ("aitom_ssl", "python", "keras", "tensorflow"))],
+    ]
+
+
+def settings_section(config: Mapping[str, Any]) -> Section:
+    """Every entry of `config`, entries of entries as `a.b`, and every version."""
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions().items())
+    return Section("Settings", [Table(_flat(config), header=False), f"Versions: {versions}."])
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            rows.append((f"{prefix}{key}", shown))
+    return rows
 
 
 _PAGE = """<!DOCTYPE html>

@@ -1,6 +1,6 @@
-"""What every experiment shares: the run folder, the training loop of pretraining, precision.
+"""What every experiment shares: settings, the run folder, the loop, precision; pretraining and supervised training.
 
-`pretrain` is imported by its own name, as it loads Keras.
+What loads Keras (`pretrain`, `supervised`, `loop`, ...) is imported by its own name.
 """
 
 from aitom_ssl.training.precision import PRECISIONS, precision

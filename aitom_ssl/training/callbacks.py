@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from aitom_ssl.data.batches import subsample
 from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.classification import log_loss
 from aitom_ssl.evaluation.collapse import COLLAPSED
 from aitom_ssl.evaluation.probes import extract_features, knn_accuracy
 from aitom_ssl.evaluation.report import duration
@@ -27,12 +28,42 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     """Ends the run with a clear message on the first loss that is NaN or infinite."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise InputError(
-                f"The loss became {loss} at step {batch + 1} of the epoch: start again with a smaller --learning_rate, "
-                "or with --precision=float32."
-            )
+        _refuse_diverged(float(logs["loss"]), f"step {batch + 1} of the epoch")
+
+
+def _refuse_diverged(loss: float, when: str) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"The loss became {loss} at {when}: start again with a smaller --learning_rate, or with "
+            "--precision=float32."
+        )
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Adds `val_loss` and `val_accuracy` to the logs, and keeps the best `network` so far as the run's model.keras.
+
+    `validation` is a Dataset with labels, measured without augmentation and dropout; `history` are the epochs before
+    this one (see `best_row`). Stands before `Record`: a run that is killed in between does its epoch again, and finds
+    the same network.
+    """
+
+    def __init__(self, network: keras.Model, validation: Any, history: Sequence[dict[str, Any]], run: RunFolder):
+        super().__init__()
+        self.network, self.validation, self.history, self.run = network, validation, history, run
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        probabilities = extract_features(self.network, self.validation)
+        labels = self.validation.labels
+        logs["val_loss"] = log_loss(probabilities, labels)
+        logs["val_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
+        _refuse_diverged(logs["val_loss"], "the end of the epoch")
+        if best_row([*self.history, logs]) is logs:
+            self.run.save_model(self.network)
+
+
+def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The epoch with the highest `val_accuracy`; among equals the lowest `val_loss`, then the first."""
+    return min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
 
 
 class KNNMonitor(keras.callbacks.Callback):
@@ -120,7 +151,7 @@ class _EventWriter:
 class Progress(keras.callbacks.Callback):
     """One line an epoch on stdout, with the time left; a bar within the epoch where stderr is a terminal."""
 
-    def __init__(self, epochs: int, steps: int, dim: int, first_epoch: int = 0):
+    def __init__(self, epochs: int, steps: int, first_epoch: int = 0, dim: int | None = None):
         super().__init__()
         self.epochs, self.steps, self.dim, self.first = epochs, steps, dim, first_epoch
         self.started, self.bar = time.monotonic(), None
@@ -136,21 +167,34 @@ class Progress(keras.callbacks.Callback):
         self.bar.close()
         done, left = epoch + 1 - self.first, self.epochs - epoch - 1
         seconds = (time.monotonic() - self.started) / done
-        print(progress_line(epoch + 1, self.epochs, logs, self.dim, seconds, left * seconds), flush=True)
+        print(progress_line(epoch + 1, self.epochs, logs, seconds, left * seconds, self.dim), flush=True)
 
 
-def progress_line(epoch: int, epochs: int, logs: dict[str, float], dim: int, each: float, left: float) -> str:
-    """`epoch  3/200  loss 2.913  pretext 0.41  std 0.081 of 0.088  kNN 0.31  queue 100%  1m an epoch, 3h left`."""
-    parts = [
-        f"epoch {epoch:>{len(str(epochs))}}/{epochs}",
-        f"loss {logs['loss']:.3f}",
-        f"pretext {logs['pretext_accuracy']:.2f}" if "pretext_accuracy" in logs else "",
-        f"std {logs['feature_std']:.3f} of {1 / math.sqrt(dim):.3f}",
-        f"kNN {logs['knn']:.3f}" if "knn" in logs else "",
-        f"queue {logs['queue_fill']:.0%}" if "queue_fill" in logs else "",
-        f"{duration(each)} an epoch, {duration(left)} left" if left else f"{duration(each)} an epoch",
-    ]
-    return "  ".join(part for part in parts if part)
+# What stands in a progress line, in this order; other metrics follow under their own names.
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.3f}",
+    "val_loss": "validation loss {:.3f}",
+    "val_accuracy": "accuracy {:.3f}",
+    "pretext_accuracy": "pretext {:.2f}",
+    "feature_std": "std {:.3f}",
+    "knn": "kNN {:.3f}",
+    "queue_fill": "queue {:.0%}",
+}
+
+
+def progress_line(
+    epoch: int, epochs: int, logs: Mapping[str, float], each: float, left: float, dim: int | None = None
+) -> str:
+    """`epoch  3/200  loss 2.913  pretext 0.41  std 0.081 of 0.088  kNN 0.31  queue 100%  1m an epoch, 3h left`.
+
+    `each` and `left`: seconds an epoch, and until the end. `dim`: length of an embedding, for the spread to hope for.
+    """
+    shown = _SHOWN | ({"feature_std": f"std {{:.3f}} of {1 / math.sqrt(dim):.3f}"} if dim else {})
+    others = {name: f"{name.replace('_', ' ')} {{:.3f}}" for name in logs if name not in shown}
+    parts = [text.format(float(logs[name])) for name, text in {**shown, **others}.items() if name in logs]
+    time_left = f", {duration(left)} left" if left else ""
+    return "  ".join([f"epoch {epoch:>{len(str(epochs))}}/{epochs}", *parts, f"{duration(each)} an epoch{time_left}"])
 
 
 def say(message: str) -> None:

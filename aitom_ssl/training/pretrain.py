@@ -7,19 +7,17 @@ from typing import Any
 
 import keras
 
-from aitom_ssl import environment, models
+from aitom_ssl import models
 from aitom_ssl.augmentation import SubtomogramAugmenter
-from aitom_ssl.data import numpy_batches, steps_per_epoch
+from aitom_ssl.data import steps_per_epoch
 from aitom_ssl.data.batches import subsample
-from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.compare import Comparison, compare_encoders
 from aitom_ssl.evaluation.pretraining_report import write_pretraining_report
 from aitom_ssl.evaluation.probes import extract_features
-from aitom_ssl.files import is_disk_full
-from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, Progress, Record, StopWhenNotFinite, say
-from aitom_ssl.training.precision import precision
-from aitom_ssl.training.request import checked_splits, identity
-from aitom_ssl.training.run import RunFolder
+from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, say
+from aitom_ssl.training.loop import experiment, fit, numerics, restore, training_batches
+from aitom_ssl.training.request import checked_splits
+from aitom_ssl.training.run import Checkpoint, RunFolder
 
 _STATISTICS_SAMPLES = 512
 LABEL_FRACTION = 0.25
@@ -49,63 +47,40 @@ def run_pretraining(
         InputError: on data or settings that cannot be used. KeyboardInterrupt carries how to go on.
     """
     splits = checked_splits(settings, output, resume)
-    run = RunFolder.open(output) if resume else RunFolder.create(output, method_name, settings["data"])
-    config = {
-        "method": method_name,
-        "command": command,
-        "settings": dict(settings),
-        "dataset": identity(splits),
-        "versions": environment.versions(),
-    }
-    run.write_config(config)
-
-    try:
-        with precision(settings["precision"]):
-            _train_and_report(method_name, settings, build, splits, run, command)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(method_name, settings, run)) from None
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        raise InputError(
-            f"The disk is full: free space under {run.path}. {_how_to_go_on(method_name, settings, run)}"
-        ) from None
+    train = splits["train"]
+    description = models.ModelDescription(settings["encoder"], (), train.size, train.voxel_size, train.contrast)
+    with numerics(settings["precision"], settings["seed"]):
+        # Built before the folder is: what cannot be built leaves none behind.
+        encoder = models.get(settings["encoder"])((train.size,) * 3 + (1,), include_top=False, pooling="avg")
+        augmenter = SubtomogramAugmenter(settings["augmentation"])
+        method = build(encoder, augmenter, settings)
+        with experiment(method_name, settings, splits, description, output, resume, command) as run:
+            _train_and_report(method_name, method, augmenter, settings, splits, run, command)
     return run
-
-
-def _how_to_go_on(method_name: str, settings: Mapping[str, Any], run: RunFolder) -> str:
-    return (
-        f"{run.finished_epochs()} of {settings['epochs']} epochs are kept. Go on with: "
-        f"aitom-ssl train_{method_name} --resume --output={run.path}"
-    )
 
 
 def _train_and_report(
     method_name: str,
+    method: keras.Model,
+    augmenter: Callable,
     settings: Mapping[str, Any],
-    build: Callable[[keras.Model, Callable, Mapping[str, Any]], keras.Model],
     splits: Mapping[str, Any],
     run: RunFolder,
     command: str,
 ) -> None:
     train, validation, test = (splits.get(split) for split in ("train", "validation", "test"))
-    keras.utils.set_random_seed(settings["seed"])
-    size = (train.size,) * 3 + (1,)
-    encoder = models.get(settings["encoder"])(input_shape=size, include_top=False, pooling="avg")
-    augmenter = SubtomogramAugmenter(settings["augmentation"])
-    method = build(encoder, augmenter, settings)
     start_statistics(method.encoder, train, settings["seed"])
     untrained = keras.models.clone_model(method.encoder)
     untrained.set_weights(method.encoder.get_weights())
     method.compile(optimizer(settings["learning_rate"], settings["weight_decay"]))
 
     names = ("epochs", "batch_size", "seed", "knn_every")
-    history, seconds = pretrain(method, train, run, validation=validation, **{name: settings[name] for name in names})
+    done = pretrain(method, train, run, validation=validation, **{name: settings[name] for name in names})
     run.save_model(method.encoder)
     comparison = _comparison(method_name, untrained, method.encoder, train, test)
-    config = {"command": command, **settings, "seconds": seconds}
+    config = {"command": command, **settings, "seconds": done.seconds}
     report = write_pretraining_report(
-        run.path, method.encoder, untrained, train, validation, test, augmenter, history, config, comparison
+        run.path, method.encoder, untrained, train, validation, test, augmenter, done.history, config, comparison
     )
     print(f"\nencoder  {run.path / 'model.keras'}\nreport   {report}")
 
@@ -119,55 +94,33 @@ def pretrain(
     seed: int,
     validation: Any = None,
     knn_every: int = 1,
-) -> tuple[list[dict[str, Any]], float]:
-    """Train a compiled `method` up to epoch `epochs`, from the run's newest checkpoint if it has one.
-
-    Stopping at any moment and calling this again gives the numbers of never stopping: the checkpoint holds every
-    variable of method and optimizer, and data and augmentation are functions of (seed, epoch) and (seed, step).
+) -> Checkpoint:
+    """Train a compiled `method` up to epoch `epochs`, from the run's newest checkpoint if it has one (see `loop`).
 
     `train` and `validation` are Datasets; with labels in both, kNN accuracy is measured every `knn_every` epochs.
-    Returns the history (a dict an epoch) and the training time in seconds.
+    Returns what the run knows at the end: epochs, history (a dict an epoch), training time in seconds.
     """
     steps = steps_per_epoch(train, batch_size)
-    method.optimizer.build(method.trainable_variables)
-    variables = [*method.variables, *method.optimizer.variables]
-    checkpoint = run.restore_checkpoint(variables)
-    first, history, seconds = checkpoint or (0, [], 0.0)
-    if first:
-        run.write_metrics(history)
-    if first >= epochs:
-        print(f"{run.path} has finished its {epochs} epochs.", flush=True)
-        return history, seconds
-    print(
-        f"{method.name} on {train.name}: {len(train):,} volumes of {train.size}^3, {steps} steps an epoch, "
-        f"epochs {first + 1} to {epochs}, into {run.path}",
-        flush=True,
-    )
-    dim = method.dim
-    queue_size = getattr(method, "queue_size", 0)
-    if queue_size > len(train) / 2:
-        say(
-            f"warning: a queue of {queue_size} keys over {len(train)} volumes holds stale keys of a volume among its "
-            f"negatives: --queue_size={max(1, len(train) // 2)} or less is better."
+    start = restore(method, run)
+    monitors: list[keras.callbacks.Callback] = [CollapseWarning(method.dim, say)]
+    if start.epoch < epochs:
+        print(
+            f"{method.name} on {train.name}: {len(train):,} volumes of {train.size}^3, {steps} steps an epoch, "
+            f"epochs {start.epoch + 1} to {epochs}, into {run.path}",
+            flush=True,
         )
-
-    record = Record(run, variables, history, seconds)
-    callbacks = [StopWhenNotFinite()]
-    if validation is not None and (train.labels >= 0).any() and (validation.labels >= 0).any():
-        callbacks.append(KNNMonitor(method.encoder, train, validation, knn_every, epochs, seed))
-    else:
-        say("no kNN accuracy: it needs labels in the training and the validation split.")
-    callbacks += [record, Progress(epochs, steps, dim, first), CollapseWarning(dim, say)]
-    method.fit(
-        _batches(train, batch_size, seed, first),
-        initial_epoch=first,
-        epochs=epochs,
-        steps_per_epoch=steps,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=0,
-    )
-    return history, record.seconds
+        queue_size = getattr(method, "queue_size", 0)
+        if queue_size > len(train) / 2:
+            say(
+                f"warning: a queue of {queue_size} keys over {len(train)} volumes holds stale keys of a volume among "
+                f"its negatives: --queue_size={max(1, len(train) // 2)} or less is better."
+            )
+        if validation is not None and (train.labels >= 0).any() and (validation.labels >= 0).any():
+            monitors.append(KNNMonitor(method.encoder, train, validation, knn_every, epochs, seed))
+        else:
+            say("no kNN accuracy: it needs labels in the training and the validation split.")
+    batches = training_batches(train, batch_size, seed, start.epoch)
+    return fit(method, batches, run, start, epochs, steps, monitors, method.dim)
 
 
 def optimizer(learning_rate: float, weight_decay: float) -> keras.optimizers.Optimizer:
@@ -192,14 +145,6 @@ def start_statistics(encoder: keras.Model, train: Any, seed: int) -> None:
     features = extract_features(bare, train, indices=subsample(len(train), _STATISTICS_SAMPLES, seed))
     layer.moving_mean.assign(features.mean(axis=0))
     layer.moving_variance.assign(features.var(axis=0))
-
-
-def _batches(train: Any, batch_size: int, seed: int, first: int) -> Any:
-    if keras.backend.backend() == "tensorflow":
-        from aitom_ssl.data.pipeline import training_batches
-
-        return training_batches(train, batch_size, seed, start_epoch=first)
-    return ((volumes,) for volumes in numpy_batches(train, batch_size, seed, start_epoch=first))
 
 
 def _comparison(method_name: str, untrained: Any, trained: Any, train: Any, test: Any) -> Comparison | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from aitom_ssl.data import Dataset, load, prepare, steps_per_epoch
 from aitom_ssl.data.shards import read_header
 from aitom_ssl.errors import InputError
 from aitom_ssl.training.run import RunFolder
+
+HELD_OUT = 0.2
 
 
 def checked_splits(settings: Mapping[str, Any], output: str | None, resume: bool) -> dict[str, Dataset]:
@@ -27,7 +31,7 @@ def checked_splits(settings: Mapping[str, Any], output: str | None, resume: bool
     data, limit = settings["data"], settings["limit"]
     header = read_header(prepare(data, limit))
     if "train" not in header["splits"]:
-        raise InputError(f"{data} has no split 'train' (it has {', '.join(header['splits'])}): pretraining needs one.")
+        raise InputError(f"{data} has no split 'train' (it has {', '.join(header['splits'])}): training needs one.")
     splits = {split: load(data, split, limit) for split in header["splits"]}
     steps_per_epoch(splits["train"], settings["batch_size"])
     if resume and (before := run.read_config().get("dataset")) != (now := identity(splits)):
@@ -45,3 +49,67 @@ def identity(splits: Mapping[str, Dataset]) -> dict[str, Any]:
         "fingerprint": header["fingerprint"],
         "samples": {split: len(dataset) for split, dataset in splits.items()},
     }
+
+
+# === Labels ===
+
+
+class Labelled(NamedTuple):
+    """The labelled samples of a run that learns from labels."""
+
+    train: Dataset
+    validation: Dataset
+    measured: Dataset  # what the result is measured on
+    measured_on: str  # "test", or "validation" where no test sample has a label
+    notes: tuple[str, ...]  # what was left out or taken instead, one sentence each
+
+
+def labelled_splits(splits: Mapping[str, Dataset], seed: int, batch_size: int) -> Labelled:
+    """What to train, choose and measure a classifier on; samples without a label (-1) are left out.
+
+    Without labelled validation samples a fifth of each class of the training samples, drawn by `seed`, is held out.
+    Raises InputError when fewer than two classes, or fewer samples than a batch, are left to train on.
+    """
+    notes = []
+    found = {}
+    for split, dataset in splits.items():
+        labelled = np.flatnonzero(dataset.labels >= 0)
+        if len(labelled) < len(dataset):
+            without = len(dataset) - len(labelled)
+            notes.append(f"{without:,} of {len(dataset):,} {split} samples have no label: left out.")
+        if len(labelled):
+            found[split] = dataset.subset(labelled)
+    if "train" not in found:
+        raise InputError(f"No training sample of {splits['train'].name} has a label: a classifier learns from labels.")
+    train = found["train"]
+    if "validation" not in found:
+        held = hold_out(train.labels, HELD_OUT, seed)
+        if len(held) == 0:
+            raise InputError(f"{train.name} has {len(train)} labelled training samples: too few to hold any out.")
+        found["validation"] = train.subset(held)
+        train = train.subset(np.setdiff1d(np.arange(len(train)), held))
+        notes.append(f"no labelled validation split: {len(held):,} training samples, a fifth a class, are held out.")
+    present = np.unique(train.labels)
+    if len(present) < 2:
+        raise InputError(
+            f"All labelled training samples of {train.name} are {train.class_names[present[0]]}: "
+            "a classifier needs two classes or more."
+        )
+    missing = [name for label, name in enumerate(train.class_names) if label not in present]
+    if missing:
+        notes.append(f"no training sample of {', '.join(missing)}: never predicted rightly.")
+    steps_per_epoch(train, batch_size)
+    measured_on = "test" if "test" in found else "validation"
+    if measured_on == "validation":
+        notes.append("no labelled test split: results are on the validation samples, which also chose the network.")
+    return Labelled(train, found["validation"], found[measured_on], measured_on, tuple(notes))
+
+
+def hold_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Sorted indices of `share` of each class of `labels` (n,), rounded, never a class's last sample."""
+    rng = np.random.default_rng(seed)
+    held = [np.zeros(0, np.int64)]
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        held.append(rng.permutation(members)[: min(int(share * len(members) + 0.5), len(members) - 1)])
+    return np.sort(np.concatenate(held))

@@ -71,12 +71,13 @@ class RunFolder:
         return cls(Path(output))
 
     @classmethod
-    def newest(cls, method: str, data: str | None = None) -> RunFolder:
-        """The run of `method` (and `data`) in runs/ that was started last; InputError when there is none."""
-        pattern = f"{run_name(method, data)}*" if data else f"{method}-*"
-        found = [path.parent for path in RUNS.glob(f"{pattern}/config.yaml")]
+    def newest(cls, *methods: str, data: str | None = None) -> RunFolder:
+        """The run of any of `methods` (and of `data`) in runs/ that was started last; InputError when there is none."""
+        patterns = [f"{run_name(method, data)}*" if data else f"{method}-*" for method in methods]
+        found = [path.parent for pattern in patterns for path in RUNS.glob(f"{pattern}/config.yaml")]
         if not found:
-            raise InputError(f"There is no run {RUNS / pattern} to resume: name its folder with --output=FOLDER.")
+            looked = " or ".join(str(RUNS / pattern) for pattern in patterns)
+            raise InputError(f"There is no run {looked} to resume: name its folder with --output=FOLDER.")
         return cls(max(found, key=lambda path: (path / "config.yaml").stat().st_mtime))
 
     # --- What was asked for, what was measured ---
@@ -104,6 +105,12 @@ class RunFolder:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(history)
+
+    def write_results(self, results: Mapping[str, Any]) -> Path:
+        """results.json: the measurements of the finished run."""
+        with atomic_write(self.path / "results.json") as temporary:
+            temporary.write_text(json.dumps(dict(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return self.path / "results.json"
 
     # --- Where to go on ---
 

@@ -11,13 +11,19 @@ from aitom_ssl.cli import main, train_moco
 from aitom_ssl.cli.common import parse
 from aitom_ssl.errors import InputError
 
+RECIPE = train_moco.RECIPE
+
 
 def options(*flags):
     return parse("train_moco", train_moco, flags)
 
 
+def resumed(given, stored, where):
+    return RECIPE.resumed(given, stored, where, parse)
+
+
 def test_the_paper_is_the_default():
-    settings = train_moco.new_settings(options("--data=sim_snr005"))
+    settings = RECIPE.new(options("--data=sim_snr005"))
     paper = {
         "batch_size": 16,
         "epochs": 200,
@@ -34,7 +40,7 @@ def test_the_paper_is_the_default():
 
 
 def test_flags_before_smoke_before_preset():
-    settings = train_moco.new_settings(options("--preset=recommended", "--smoke", "--epochs=5", "--weight_decay=0"))
+    settings = RECIPE.new(options("--preset=recommended", "--smoke", "--epochs=5", "--weight_decay=0"))
     assert settings["data"] == "sim_demo"
     assert (settings["epochs"], settings["batch_size"], settings["momentum"]) == (5, 8, 0.99)
     assert settings["weight_decay"] == 0
@@ -42,9 +48,8 @@ def test_flags_before_smoke_before_preset():
 
 def test_every_setting_is_a_flag():
     names = set(options().__dataclass_fields__)
-    for preset in train_moco.PRESETS.values():
-        assert set(preset) | set(train_moco.COMMON) <= names
-    assert set(train_moco._RANGES) <= names
+    for preset in RECIPE.presets.values():
+        assert set(preset) | set(RECIPE.common) <= names
 
 
 @pytest.mark.parametrize(
@@ -52,16 +57,16 @@ def test_every_setting_is_a_flag():
 )
 def test_ranges(flag):
     with pytest.raises(InputError, match=f"--{flag.partition('=')[0]}=.* must be"):
-        train_moco.new_settings(options("--data=x", f"--{flag}"))
+        RECIPE.new(options("--data=x", f"--{flag}"))
 
 
 def test_resuming_keeps_the_settings_and_names_what_differs():
-    stored = train_moco.new_settings(options("--data=x", "--seed=3", "--epochs=5"))
-    resumed = train_moco.resumed_settings(options("--resume", "--seed=3", "--epochs=9"), stored, "runs/x")
-    assert resumed == {**stored, "epochs": 9}
-    assert train_moco.resumed_settings(options("--resume"), stored, "runs/x") == stored
+    stored = RECIPE.new(options("--data=x", "--seed=3", "--epochs=5"))
+    more = resumed(options("--resume", "--seed=3", "--epochs=9"), stored, "runs/x")
+    assert more == {**stored, "epochs": 9}
+    assert resumed(options("--resume"), stored, "runs/x") == stored
     with pytest.raises(InputError, match="with --dim=128, --seed=3, not --dim=64, --seed=0") as error:
-        train_moco.resumed_settings(options("--resume", "--dim=64", "--seed=0"), stored, "runs/x")
+        resumed(options("--resume", "--dim=64", "--seed=0"), stored, "runs/x")
     assert "\n" not in str(error.value)
 
 
@@ -70,11 +75,11 @@ def test_resuming_keeps_the_settings_and_names_what_differs():
     [({"batch_size": "abc"}, "batch_size=abc"), ({"encoder": "nope"}, "encoder=nope"), ({"dim": 0}, "--dim=0 must be")],
 )
 def test_a_damaged_config_is_named(change, said):
-    stored = train_moco.new_settings(options("--data=x"))
+    stored = RECIPE.new(options("--data=x"))
     with pytest.raises(InputError, match=rf"runs/x/config\.yaml is damaged.*{said}"):
-        train_moco.resumed_settings(options("--resume"), {**stored, **change}, "runs/x")
+        resumed(options("--resume"), {**stored, **change}, "runs/x")
     with pytest.raises(InputError, match=r"config\.yaml is damaged.*dim is missing"):
-        train_moco.resumed_settings(options("--resume"), {n: v for n, v in stored.items() if n != "dim"}, "runs/x")
+        resumed(options("--resume"), {n: v for n, v in stored.items() if n != "dim"}, "runs/x")
 
 
 def test_a_mistake_is_one_line_and_loads_no_tensorflow(capsys, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from matplotlib.patches import Rectangle
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation import figures
+from aitom_ssl.evaluation.classification import reliability_bins
 
 
 def axes_with_images(figure):
@@ -121,6 +122,21 @@ def test_what_was_not_recorded_has_no_panel():
     assert len([p for p in drawn(figures.curves_figure([])).axes if p.get_title(loc="left")]) == 1
 
 
+def test_a_classifiers_curves_are_told_apart_and_its_best_epoch_is_marked():
+    history = [
+        {"epoch": e, "loss": 3.0 - e, "accuracy": 0.2 * e, "val_loss": 4.0 - e, "val_accuracy": 0.1 * e} for e in (1, 2)
+    ]
+    figure = drawn(figures.classification_curves_figure(history, best_epoch=2, chance=0.25))
+    loss, accuracy = figure.axes
+    for axes, training, validation in ((loss, [2, 1], [3, 2]), (accuracy, [0.2, 0.4], [0.1, 0.2])):
+        lines = {line.get_label(): line for line in axes.lines}
+        np.testing.assert_allclose(lines["training"].get_ydata(), training)
+        np.testing.assert_allclose(lines["validation"].get_ydata(), validation)
+        assert list(lines["kept (best)"].get_xdata()) == [2, 2]
+    assert any(np.ravel(line.get_ydata())[0] == 0.25 for line in accuracy.lines)
+    assert "chance" in all_text(figure)
+
+
 # === Embedding and confusion ===
 
 
@@ -191,6 +207,19 @@ def test_fifty_classes_fit():
 def test_a_confusion_matrix_of_another_size_is_named():
     with pytest.raises(InputError, match=r"2 x 2. Received shape \(3, 3\)"):
         figures.confusion_figure(np.eye(3), ["a", "b"])
+
+
+# === Calibration ===
+
+
+def test_reliability_has_a_bar_a_filled_bin():
+    bins = reliability_bins(np.array([0.15, 0.55, 0.55, 0.95]), np.array([False, True, False, True]), bins=10)
+    figure = drawn(figures.reliability_figure(bins, 0.125))
+    upper, lower = figure.axes
+    bars = [(p.get_x() + p.get_width() / 2, p.get_height()) for p in upper.patches]
+    assert bars == [(pytest.approx(0.15), 0), (pytest.approx(0.55), 0.5), (pytest.approx(0.95), 1)]
+    assert [p.get_height() for p in lower.patches] == [1, 2, 1]
+    assert "Calibration error 0.125" in all_text(figure)
 
 
 def test_pyplot_is_never_used():

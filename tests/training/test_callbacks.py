@@ -2,12 +2,21 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 
+from aitom_ssl.data.batches import gather
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features, knn_accuracy
-from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, StopWhenNotFinite, progress_line
+from aitom_ssl.training.callbacks import (
+    CollapseWarning,
+    KeepBest,
+    KNNMonitor,
+    StopWhenNotFinite,
+    best_row,
+    progress_line,
+)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -51,9 +60,51 @@ def test_knn_uses_labelled_samples_only(splits, tiny_moco, monkeypatch):
 
 def test_progress_line():
     logs = {"loss": 2.9134, "pretext_accuracy": 0.409, "feature_std": 0.0808, "knn": 0.3114, "queue_fill": 1.0}
-    line = progress_line(3, 200, logs, 128, 72.2, 14200)
+    line = progress_line(3, 200, logs, 72.2, 14200, dim=128)
     assert line == (
         "epoch   3/200  loss 2.913  pretext 0.41  std 0.081 of 0.088  kNN 0.311  queue 100%  1m12s an epoch, 3h56m left"
     )
-    last = progress_line(4, 4, {"loss": 1.0, "feature_std": 0.5}, 4, 3, 0)
-    assert last == "epoch 4/4  loss 1.000  std 0.500 of 0.500  3s an epoch"
+    last = progress_line(4, 4, {"learning_rate": 0.5, "loss": 1.0}, 3, 0)
+    assert last == "epoch 4/4  loss 1.000  learning rate 0.500  3s an epoch"
+
+
+def rows(*pairs):
+    return [{"epoch": n + 1, "val_accuracy": a, "val_loss": b} for n, (a, b) in enumerate(pairs)]
+
+
+def test_the_best_epoch_has_the_highest_accuracy_then_the_lowest_loss_then_is_the_first():
+    assert best_row(rows((0.5, 0.1), (0.7, 2), (0.7, 1), (0.7, 1), (0.6, 0)))["epoch"] == 3
+
+
+class Recorder:
+    """Stands in for a run's folder: remembers what is saved."""
+
+    def __init__(self):
+        self.saved = []
+
+    def save_model(self, model):
+        self.saved.append(model)
+
+
+def test_the_best_network_is_kept_and_measured_without_training(splits):
+    volumes = keras.Input((8, 8, 8, 1))
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(volumes))
+    network = keras.Model(volumes, keras.layers.Dense(2, activation="softmax")(x))
+    validation, run, history = splits["validation"], Recorder(), []
+    keep = KeepBest(network, validation, history, run)
+    logs = {"loss": 1.0}
+    keep.on_epoch_end(0, logs)
+    labels = validation.labels
+    probabilities = network.predict(gather(validation, np.arange(10)), verbose=0)
+    assert logs["val_loss"] == pytest.approx(-np.log(probabilities[np.arange(10), labels]).mean(), rel=1e-5)
+    assert logs["val_accuracy"] == (probabilities.argmax(axis=1) == labels).mean()
+    assert run.saved == [network]
+    history.append({**logs, "epoch": 1})
+    keep.on_epoch_end(1, {"loss": 1.0})  # as good as the one before: the first stays
+    assert len(run.saved) == 1
+    history[0]["val_loss"] += 0.01
+    keep.on_epoch_end(1, {"loss": 1.0})
+    assert len(run.saved) == 2
+    network.layers[-1].kernel.assign(np.full((512, 2), np.nan))
+    with pytest.raises(InputError, match=r"nan at the end of the epoch.*--learning_rate"):
+        keep.on_epoch_end(2, {"loss": 1.0})

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.training import RunFolder
+from aitom_ssl.training import RunFolder, callbacks
 from aitom_ssl.training import pretrain as module
 from aitom_ssl.training.pretrain import optimizer, pretrain, start_statistics
 
@@ -28,12 +28,12 @@ def assert_same_run(a, b, folder_a, folder_b):
 
 def test_two_and_two_epochs_equal_four(splits, tiny_moco, tmp_path):
     through = tiny_moco()
-    history, seconds = train(through, splits, tmp_path / "through", 4)
+    _, history, seconds = train(through, splits, tmp_path / "through", 4)
     train(tiny_moco(), splits, tmp_path / "parts", 2)
     # Another start: everything must come from the checkpoint. (The seed is part of a run's settings.)
     resumed = tiny_moco()
     resumed.query_network.set_weights([w + 1 for w in resumed.query_network.get_weights()])
-    again, more = train(resumed, splits, tmp_path / "parts", 4)
+    _, again, more = train(resumed, splits, tmp_path / "parts", 4)
     assert again == history
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert more > 0 and seconds > 0
@@ -44,7 +44,7 @@ def test_two_and_two_epochs_equal_four(splits, tiny_moco, tmp_path):
 def test_interrupted_within_an_epoch_and_resumed_equals_through(splits, tiny_moco, tmp_path, monkeypatch):
     through = tiny_moco()
     train(through, splits, tmp_path / "through", 3)
-    stop = module.StopWhenNotFinite.on_train_batch_end
+    stop = callbacks.StopWhenNotFinite.on_train_batch_end
     steps = []
 
     def interrupt(self, batch, logs=None):
@@ -53,7 +53,7 @@ def test_interrupted_within_an_epoch_and_resumed_equals_through(splits, tiny_moc
         if len(steps) == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.StopWhenNotFinite, "on_train_batch_end", interrupt)
+    monkeypatch.setattr(callbacks.StopWhenNotFinite, "on_train_batch_end", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_moco(), splits, tmp_path / "parts", 3)
     resumed = tiny_moco()
@@ -63,15 +63,15 @@ def test_interrupted_within_an_epoch_and_resumed_equals_through(splits, tiny_moc
 
 def test_a_finished_run_is_restored_and_left_alone(splits, tiny_moco, tmp_path, capsys):
     first, second = tiny_moco(), tiny_moco()
-    history, seconds = train(first, splits, tmp_path, 1)
-    assert train(second, splits, tmp_path, 1) == (history, pytest.approx(seconds, abs=0.5))
+    epoch, history, seconds = train(first, splits, tmp_path, 1)
+    assert train(second, splits, tmp_path, 1) == (epoch, history, pytest.approx(seconds, abs=0.5))
     assert "has finished its 1 epochs" in capsys.readouterr().out
     for x, y in zip(state(first), state(second), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
 def test_records_monitors_in_csv_and_tensorboard(splits, tiny_moco, tmp_path, capsys):
-    history, _ = train(tiny_moco(), splits, tmp_path, 2)
+    history = train(tiny_moco(), splits, tmp_path, 2).history
     names = {"epoch", "loss", "pretext_accuracy", "queue_fill", "feature_std", "knn"}
     assert all(set(row) == names for row in history)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
@@ -155,23 +155,28 @@ def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, t
         return MoCo(encoder, augmenter, dim=8, queue_size=8, head="v2_bn", seed=settings["seed"])
 
     def go(epochs, **options):
-        return module.run_pretraining("moco", {**settings, "epochs": epochs}, build, str(tmp_path / "run"), **options)
+        folder = str(tmp_path / "run")
+        command = "aitom-ssl train_moco --data=tiny"
+        return module.run_pretraining("moco", {**settings, "epochs": epochs}, build, folder, command=command, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"0 of 1 epochs .*--resume --output="):
-        patch.setattr(module.StopWhenNotFinite, "on_train_batch_end", _interrupt)
+    how = r"0 of 1 epochs .*aitom-ssl train_moco --resume --output="
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=how):
+        patch.setattr(callbacks.StopWhenNotFinite, "on_train_batch_end", _interrupt)
         go(1)
     with monkeypatch.context() as patch, pytest.raises(InputError, match=r"disk is full.*1 of 1 epochs .*--resume"):
         patch.setattr(module.RunFolder, "save_model", _fill_up)
         go(1, resume=True)
     with pytest.raises(InputError, match="already holds a run"):
         go(1)
-    run = go(1, resume=True, command="aitom-ssl train_moco --data=tiny")
+    run = go(1, resume=True)
     assert keras.config.dtype_policy().name == "float32"
     present = {path.name for path in run.path.iterdir()}
     assert present == {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "model.keras", "report.html"}
     encoder = keras.models.load_model(run.path / "model.keras")
     assert encoder.output_shape == (None, 256)
     assert run.read_config()["settings"] == settings
+    model = {"architecture": "rb3d", "class_names": [], "size": 8, "voxel_size": 10.0, "contrast": "bright"}
+    assert run.read_config()["model"] == model
     out = capsys.readouterr().out
     assert "untrained" in out and "chance" in out
 

@@ -1,5 +1,6 @@
 """The run folder: names, refusals, checkpoints whole or not at all."""
 
+import json
 import os
 
 import keras
@@ -27,9 +28,12 @@ def test_default_names_count_up_and_newest_finds_the_last(here):
         assert started(RunFolder.create(None, "moco", "some/where/tiny.yaml")).path.name == expected
     os.utime(here / "runs/moco-tiny-2/config.yaml", (2e9, 2e9))
     assert RunFolder.newest("moco").path.name == "moco-tiny-2"
-    assert RunFolder.newest("moco", "tiny").path.name == "moco-tiny-2"
+    assert RunFolder.newest("moco", data="tiny").path.name == "moco-tiny-2"
     with pytest.raises(InputError, match="no run runs/swav-"):
         RunFolder.newest("swav")
+    started(RunFolder.create(None, "rb3d", "tiny"))
+    os.utime(here / "runs/rb3d-tiny/config.yaml", (3e9, 3e9))
+    assert RunFolder.newest("moco", "rb3d").path.name == "rb3d-tiny"
 
 
 def test_never_overwrites(here):
@@ -61,6 +65,12 @@ def test_config_round_trip(here):
 def test_metrics_csv_has_all_columns(here):
     RunFolder(here).write_metrics([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "knn": 0.125}])
     assert (here / "metrics.csv").read_text().splitlines() == ["epoch,loss,knn", "1,0.5,", "2,0.25,0.125"]
+
+
+def test_results_are_json(here):
+    path = RunFolder(here).write_results({"accuracy": 0.5, "classes": {"Å": 1}})
+    assert path.name == "results.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == {"accuracy": 0.5, "classes": {"Å": 1}}
 
 
 def variables(scale):

@@ -1,0 +1,127 @@
+"""What a training command may be told, and what it comes to: flags over --smoke over a preset, or a run's own settings.
+
+Loads neither Keras nor TensorFlow: a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aitom_ssl.errors import InputError
+from aitom_ssl.training.run import RunFolder
+
+# The names of `models.NAMES`, known without Keras.
+ARCHITECTURES = ("inception3d", "dsrf3d", "dsrf3dv2", "cb3d", "rb3d", "resnet18_3d")
+AUGMENTATIONS = ("ssl2022", "recommended", "none")
+
+_AT_LEAST_1 = (lambda v: v >= 1, "1 or more")
+_AT_LEAST_0 = (lambda v: v >= 0, "0 or more")
+_ABOVE_0 = (lambda v: v > 0, "above 0")
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "epochs": _AT_LEAST_1,
+    "batch_size": (lambda v: v >= 2, "2 or more"),
+    "learning_rate": _ABOVE_0,
+    "weight_decay": _AT_LEAST_0,
+    "decay": _AT_LEAST_0,
+    "momentum": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "temperature": _ABOVE_0,
+    "queue_size": _AT_LEAST_1,
+    "dim": _AT_LEAST_1,
+    "limit": _AT_LEAST_1,
+    "seed": (lambda v: 0 <= v < 2**30, "from 0 to 2**30 - 1"),
+    "knn_every": _AT_LEAST_1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The defaults of one training command. Its flags default to None, but for `resume` and `smoke`.
+
+    command: its name, e.g. "train_moco".
+    methods: what its runs' folders begin with, e.g. ("moco",).
+    common: defaults whatever the preset.
+    presets: name -> defaults; the first is what runs without --preset.
+    smoke: what --smoke puts over them.
+    ranges: flag -> (fits, what fits); `RANGES` unless the command has flags of its own.
+    """
+
+    command: str
+    methods: tuple[str, ...]
+    common: Mapping[str, Any]
+    presets: Mapping[str, Mapping[str, Any]]
+    smoke: Mapping[str, Any]
+    ranges: Mapping[str, tuple[Callable[[Any], bool], str]] = dataclasses.field(default_factory=lambda: RANGES)
+
+    def default(self, name: str) -> str:
+        """For a flag's help: `Default: 16 (paper), 32 (recommended).`, or `Default: 200.`"""
+        if name in self.common:
+            return f"Default: {self.common[name]}."
+        return f"Default: {', '.join(f'{values[name]} ({preset})' for preset, values in self.presets.items())}."
+
+    def given(self, options: Any) -> dict[str, Any]:
+        """The settings that the user gave; InputError when one is out of its range."""
+        given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+        for name, (fits, range_) in self.ranges.items():
+            if name in given and not fits(given[name]):
+                raise InputError(f"--{name}={given[name]} must be {range_}.")
+        for name in ("output", "resume", "smoke"):
+            given.pop(name, None)
+        return given
+
+    def new(self, options: Any) -> dict[str, Any]:
+        """All settings of a new run: flags before --smoke before the preset."""
+        given = self.given(options)
+        preset = given.get("preset", next(iter(self.presets)))
+        smoke = self.smoke if options.smoke else {}
+        settings = {"preset": preset, **self.common, **self.presets[preset], **smoke, **given}
+        if not settings.get("data"):
+            raise InputError("--data is missing: give a dataset's name or folder, for example --data=sim_snr005.")
+        return settings
+
+    def resumed(self, options: Any, stored: Mapping[str, Any], where: str, parse: Callable[..., Any]) -> dict[str, Any]:
+        """The run's own settings, with --epochs if given; InputError when another flag differs from them.
+
+        `stored`: the settings in the config.yaml of `where`, refused unless they are complete and would pass as flags
+        (`parse`: `cli.common.parse`, which this room cannot import).
+        """
+        self._refuse_damaged(options, stored, where, parse)
+        given = self.given(options)
+        differing = [name for name, value in given.items() if name != "epochs" and stored.get(name) != value]
+        if differing:
+            has = ", ".join(f"--{name}={stored.get(name)}" for name in differing)
+            says = ", ".join(f"--{name}={given[name]}" for name in differing)
+            raise InputError(f"{where} was started with {has}, not {says}: leave that out, or start a new run.")
+        return {**stored, "epochs": given.get("epochs", stored["epochs"])}
+
+    def _refuse_damaged(
+        self, options: Any, stored: Mapping[str, Any], where: str, parse: Callable[..., Any]
+    ) -> None:
+        names = ("data", *self.common, *next(iter(self.presets.values())))
+        missing = [name for name in names if name not in stored]
+        try:
+            if missing:
+                raise InputError(f"{missing[0]} is missing.")
+            flags = [f"--{name}={value}" for name, value in stored.items() if value is not None]
+            self.given(parse(self.command, sys.modules[type(options).__module__], flags))
+        except InputError as error:
+            raise InputError(f"{where}/config.yaml is damaged: put it back, or start a new run. {error}") from None
+
+    def asked(self, options: Any, parse: Callable[[str, Any, Sequence[str]], Any]) -> tuple[dict[str, Any], str | None]:
+        """Settings and folder of the run that `options` ask for: a new one, or with `resume` one that is there."""
+        if not options.resume:
+            return self.new(options), options.output
+        if options.output:
+            folder = RunFolder.open(options.output)
+        else:
+            folder = RunFolder.newest(*self.methods, data=options.data)
+        settings = self.resumed(options, folder.read_config()["settings"], str(folder.path), parse)
+        return settings, str(folder.path)
+
+    def command_line(self, settings: Mapping[str, Any]) -> str:
+        """What to type to get a run with these settings."""
+        flags = [f"--{name}={value}" for name, value in settings.items() if value is not None]
+        return shlex.join(["aitom-ssl", self.command, *flags])

@@ -1,0 +1,221 @@
+"""Training a classifier on labels, the same for every network: data, loop, the best on validation, what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from aitom_ssl import models
+from aitom_ssl.augmentation import SubtomogramAugmenter
+from aitom_ssl.data import steps_per_epoch
+from aitom_ssl.evaluation.probes import extract_features
+from aitom_ssl.evaluation.report import duration
+from aitom_ssl.training.callbacks import KeepBest, best_row, say
+from aitom_ssl.training.compiled import compiled_alone, networks_on_xla
+from aitom_ssl.training.loop import experiment, fit, numerics, restore, training_batches
+from aitom_ssl.training.outcome import conclude
+from aitom_ssl.training.request import Labelled, checked_splits, labelled_splits
+from aitom_ssl.training.run import Checkpoint, RunFolder
+
+
+def run_supervised(
+    settings: Mapping[str, Any], output: str | None = None, resume: bool = False, command: str = ""
+) -> RunFolder:
+    """Train a network of the zoo from scratch; see `run_classifier`.
+
+    settings: model, pooling ("none" or "avg"), learning_rate, decay and momentum (see `sgd`) beside those of
+    `run_classifier`.
+    """
+    return run_classifier(settings["model"], settings, zoo_network, sgd, output, resume, command)
+
+
+def run_classifier(
+    method: str,
+    settings: Mapping[str, Any],
+    build_network: Callable[[Mapping[str, Any], tuple[int, int, int, int], int], keras.Model],
+    build_optimizer: Callable[[Mapping[str, Any], int], keras.optimizers.Optimizer],
+    output: str | None = None,
+    resume: bool = False,
+    command: str = "",
+) -> RunFolder:
+    """One experiment: prepare the data, train, keep the best network on validation, measure it on the test split.
+
+    The run's folder gets model.keras (the network alone: loads with Keras, gives probabilities), results.json and
+    report.html beside what every run has.
+
+    Args:
+        method: the folder's default name is runs/METHOD-DATA.
+        settings: model (what the description calls the architecture), data, limit (or None), epochs, batch_size,
+            class_weights ("none" or "balanced"), augmentation (preset of SubtomogramAugmenter), seed, precision, and
+            what the builders want.
+        build_network: (settings, input shape (z, y, x, 1), classes) to a functional network that ends in a Dense
+            layer with softmax, (batch, classes) in float32.
+        build_optimizer: (settings, steps an epoch) to the optimizer.
+        output: the run's folder, or None.
+        resume: go on with the run in `output`; `settings` must be that run's, with more epochs or as many.
+        command: what makes the run again, kept in its config.
+
+    Raises:
+        InputError: on data or settings that cannot be used. KeyboardInterrupt carries how to go on.
+    """
+    splits = checked_splits(settings, output, resume)
+    labelled = labelled_splits(splits, settings["seed"], settings["batch_size"])
+    train = labelled.train
+    names = tuple(train.class_names)
+    with numerics(settings["precision"], settings["seed"]):
+        network = build_network(settings, (train.size,) * 3 + (1,), len(names))
+        description = models.ModelDescription(settings["model"], names, train.size, train.voxel_size, train.contrast)
+        with experiment(method, settings, splits, description, output, resume, command) as run:
+            for note in labelled.notes:
+                say(note)
+            optimizer = build_optimizer(settings, steps_per_epoch(train, settings["batch_size"]))
+            done = train_classifier(network, optimizer, labelled, run, settings)
+            _measure(done, labelled, run, settings, command, network.count_params())
+    return run
+
+
+def train_classifier(
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    labelled: Labelled,
+    run: RunFolder,
+    settings: Mapping[str, Any],
+) -> Checkpoint:
+    """Train `network` up to epoch `settings["epochs"]`, from the run's newest checkpoint if it has one (see `loop`).
+
+    model.keras in `run` is the network of the epoch with the highest accuracy on the validation samples (ties: lower
+    loss). Returns what the run knows at the end.
+    """
+    train, epochs, batch_size = labelled.train, settings["epochs"], settings["batch_size"]
+    weights = class_weights(train.labels, len(train.class_names)) if settings["class_weights"] == "balanced" else None
+    none = settings["augmentation"] == "none"
+    augmenter = None if none else SubtomogramAugmenter(settings["augmentation"])
+    model = SupervisedModel(network, augmenter, weights, settings["seed"])
+    model.compile(optimizer, jit_compile=networks_on_xla())
+    start = restore(model, run)
+    steps = steps_per_epoch(train, batch_size)
+    if start.epoch < epochs:
+        print(
+            f"{settings['model']} on {train.name}: {len(train):,} labelled volumes of {train.size}^3 in "
+            f"{len(np.unique(train.labels))} classes, {steps} steps an epoch, epochs {start.epoch + 1} to {epochs}, "
+            f"into {run.path}",
+            flush=True,
+        )
+    keep = KeepBest(network, labelled.validation, start.history, run)
+    batches = training_batches(train, batch_size, settings["seed"], start.epoch, labels=True)
+    return fit(model, batches, run, start, epochs, steps, [keep])
+
+
+def _measure(
+    done: Checkpoint, labelled: Labelled, run: RunFolder, settings: Mapping[str, Any], command: str, weights: int
+) -> None:
+    best = best_row(done.history)
+    accuracy, samples = best["val_accuracy"], len(labelled.validation)
+    facts = [
+        ["trained on", f"{len(labelled.train):,} samples of {settings['data']}, {done.epoch} epochs"],
+        ["kept", f"epoch {best['epoch']}: accuracy {accuracy:.3f} on {samples:,} validation samples"],
+        ["network", f"{settings['model']}, {weights:,} weights"],
+        ["seed", f"{settings['seed']}"],
+        ["training time", duration(done.seconds)],
+        *([["notes", " ".join(labelled.notes)]] if labelled.notes else []),
+    ]
+    more = {
+        "model": settings["model"],
+        "data": settings["data"],
+        "seed": settings["seed"],
+        "train_samples": len(labelled.train),
+        "validation_accuracy": accuracy,
+        "best_epoch": best["epoch"],
+        "epochs": done.epoch,
+        "seconds": done.seconds,
+    }
+    network = keras.models.load_model(run.path / "model.keras", compile=False)
+    probabilities = extract_features(network, labelled.measured)
+    measured = (probabilities, labelled.measured, labelled.measured_on)
+    conclude(run, *measured, settings, command, facts, done.history, best["epoch"], more)
+
+
+class SupervisedModel(keras.Model):
+    """Trains `network` with cross-entropy on augmented volumes; for the loop, never saved.
+
+    Metrics: `loss`, weighted by class where asked for, and `accuracy`, both of the training batches as the network saw
+    them: augmented, with dropout.
+
+    Args:
+        network: (batch, z, y, x, c) to probabilities (batch, classes), float32, by a Dense layer with softmax at its
+            end; trained in place.
+        augmenter: callable as `augmenter(volumes, seed=(stream, step))`, or None. What it draws in a step is a function
+            of `seed` and the step, which is a Keras weight: a resumed run draws the same.
+        weights: (classes,) weight of a sample of each class, or None.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self, network: keras.Model, augmenter: Callable[..., Any] | None, weights: np.ndarray | None, seed: int
+    ):
+        # float32: the augmentation must see the volumes as they are; the network casts for itself.
+        super().__init__(name="supervised", dtype="float32")
+        self.network = network
+        self.class_weights = weights
+        self.seed = seed
+        self.step = self.add_weight(shape=(), dtype="int32", initializer="zeros", trainable=False, name="step")
+        self.accuracy = keras.metrics.Mean(name="accuracy")
+        self._augment = None if augmenter is None else compiled_alone(augmenter)
+        self.built = True
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """(batch, classes) logits; of augmented volumes when training."""
+        if training and self._augment is not None:
+            seed = ops.stack([ops.full((), self.seed, dtype="int32"), self.step.value])
+            x = self._augment(x, seed=seed)
+        # The loss of logits has a gradient where that of probabilities has underflowed. The network itself, which is
+        # what is saved, keeps its softmax: it is set aside only while this call is traced.
+        classifier = self.network.layers[-1]
+        softmax, classifier.activation = classifier.activation, None
+        try:
+            return self.network(x, training=training)
+        finally:
+            classifier.activation = softmax
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Mean cross-entropy of a batch; moves the step when training."""
+        if training:
+            self.step.assign(self.step + 1)
+        y = ops.cast(y, "int32")
+        right = ops.equal(ops.cast(ops.argmax(y_pred, axis=1), "int32"), y)
+        self.accuracy.update_state(ops.cast(right, "float32"))
+        losses = keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+        if self.class_weights is not None:
+            losses = losses * ops.take(ops.convert_to_tensor(self.class_weights, "float32"), y)
+        return ops.mean(losses)
+
+
+# === Pure functions ===
+
+
+def zoo_network(settings: Mapping[str, Any], shape: tuple[int, int, int, int], classes: int) -> keras.Model:
+    """The network that settings `model` and `pooling` name, with softmax."""
+    pooling = None if settings["pooling"] == "none" else settings["pooling"]
+    return models.get(settings["model"])(input_shape=shape, classes=classes, pooling=pooling)
+
+
+def sgd(settings: Mapping[str, Any], steps_per_epoch: int = 0) -> keras.optimizers.Optimizer:
+    """SGD of Xu 2017, section 3.2: Nesterov momentum, and the learning rate of step t is learning_rate / (1 + decay t).
+
+    The `decay` of Keras 1, which Keras 3 ignores; as an InverseTimeDecay over single steps it gives the same weights.
+    """
+    schedule = keras.optimizers.schedules.InverseTimeDecay(settings["learning_rate"], 1, settings["decay"])
+    return keras.optimizers.SGD(schedule, momentum=float(settings["momentum"]), nesterov=True)
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """(classes,) weights that give every class that occurs in `labels` (n,) the same say, with a mean of 1 a sample."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / ((counts > 0).sum() * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 0.0).astype(np.float32)
