@@ -33,6 +33,8 @@ class Particles:
     describe: Callable[[int], str]  # i -> where particle i comes from, for messages
     source: dict  # provenance, stored with the dataset
     notes: list[str] = field(default_factory=list)  # what the user should know
+    rows: np.ndarray | None = None  # (n,) row of each in its file of coordinates, from 0
+    positions: np.ndarray | None = None  # (n, 3) x, y, z in voxels of its tomogram, from 0
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -14,6 +14,7 @@ by rlnTomoSubtomogramRot/Tilt/Psi where the file has them. The same angles come 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,28 +35,52 @@ SUBTOMOGRAM_ANGLES = ["rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTom
 TOMOGRAM_NAMES = ("rlnTomoName", "rlnMicrographName")
 
 
-def read_table(path: str | Path) -> pandas.DataFrame:
-    """The particles of a STAR file, one row each, with the columns of their optics group joined.
+def read_blocks(path: str | Path, flag: str = "--coordinates") -> dict[str, pandas.DataFrame]:
+    """Every block of a STAR file by its name; a block without a loop is one row.
 
-    Raises InputError for a missing or empty file, no coordinates (names what was found), or an unknown optics group.
+    InputError, naming the `flag` that gave the file, where it is missing or is no STAR file.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"--coordinates={path}: no such file.")
+        raise InputError(f"{flag}={path}: no such file.")
     try:
         blocks = starfile.read(path, always_dict=True)
     except Exception as error:  # starfile lets the errors of whatever it meets through
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read as a STAR file ({reason}): write it again.") from None
-    tables = {
-        name: block if isinstance(block, pandas.DataFrame) else pandas.DataFrame([block])
+    return {
+        name: block if isinstance(block, pandas.DataFrame) else pandas.DataFrame([block or {}])
         for name, block in blocks.items()
     }
-    usable = [name for name, table in tables.items() if _has(table, CENTRED) or _has(table, PIXELS)]
-    if not usable:
-        found = "; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in tables.items()) or "no table"
+
+
+def particle_block(tables: dict[str, pandas.DataFrame], alternatives: Sequence[list[str]]) -> str | None:
+    """Name of the block that holds all columns of one of the `alternatives`, "particles" before others; or None."""
+    usable = [name for name, table in tables.items() if any(_has(table, columns) for columns in alternatives)]
+    return None if not usable else "particles" if "particles" in usable else usable[0]
+
+
+def read_table(path: str | Path) -> pandas.DataFrame:
+    """The particles of a STAR file, one row each, with the columns of their optics group joined.
+
+    Raises InputError for a missing or empty file, no coordinates (names what was found), or an unknown optics group.
+    """
+    tables = read_blocks(path)
+    name = particle_block(tables, (CENTRED, PIXELS))
+    if name is None:
+        found = describe_blocks(tables)
         raise InputError(f"{path} has no coordinates: expected {_span(PIXELS)} or {_span(CENTRED)}, found {found}.")
-    particles = tables["particles" if "particles" in usable else usable[0]].reset_index(drop=True)
+    return join_optics(tables, name, Path(path))
+
+
+def describe_blocks(tables: dict[str, pandas.DataFrame]) -> str:
+    """Blocks and their columns, for messages."""
+    return "; ".join(f"data_{name}: {', '.join(table.columns)}" for name, table in tables.items()) or "no table"
+
+
+def join_optics(tables: dict[str, pandas.DataFrame], name: str, path: Path) -> pandas.DataFrame:
+    """Block `name` with the columns of each row's optics group; InputError as `read_table` says."""
+    particles = tables[name].reset_index(drop=True)
     if particles.empty:
         raise InputError(f"{path} has no particles: there is nothing to import.")
     optics = tables.get("optics")

@@ -95,6 +95,8 @@ def tomogram_particles(
             "rows": len(found.rows),
         },
         notes=notes,
+        rows=found.rows[kept],
+        positions=found.positions[kept],
     )
 
 
