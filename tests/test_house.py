@@ -21,11 +21,11 @@ ROOMS = [
 ]
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 NUMPY_ONLY = {"errors", "geometry", "files", "cache", "mrc", "environment", "structures", "simulation", "discovery"}
-# pipeline: tf.data. ssl: the compiled training step. callbacks: TensorBoard's event files. export: SavedModel.
-KNOW_TENSORFLOW = ("data/pipeline.py", "training/callbacks.py", "ssl/", "export/")
+# pipeline: tf.data. ssl, compiled: the training step. callbacks: TensorBoard's event files. export: SavedModel.
+KNOW_TENSORFLOW = ("data/pipeline.py", "training/callbacks.py", "training/compiled.py", "ssl/", "export/")
 
 PUBLIC = {
-    "models": ["RB3D", "get"],
+    "models": ["Inception3D", "DSRF3D", "DSRF3Dv2", "CB3D", "RB3D", "ResNet18_3D", "NAMES", "get"],
     "augmentation": [
         "RandomAffine3D",
         "RandomResizedCrop3D",
@@ -33,8 +33,9 @@ PUBLIC = {
         "SubtomogramAugmenter",
         "affine_transform_3d",
     ],
-    "losses": ["info_nce"],
-    "ssl": ["MoCo"],
+    "losses": ["info_nce", "nt_xent", "sinkhorn", "swapped_prediction"],
+    "ssl": ["MoCo", "SimCLR", "SwAV"],
+    "export": ["export_savedmodel", "load_legacy_weights", "aitom_model"],
     "data": ["load_spec", "prepare", "load", "Dataset"],
     "simulation": ["simulate", "SimulationSpec", "Simulator"],
     "structures": ["resolve", "NAMES"],
@@ -114,13 +115,20 @@ def test_every_folder_is_packaged():
     assert set(setup()["options"]["packages"].split()) == folders | {"aitom_ssl.data_specs"}
 
 
+def requirements(lines):
+    return {re.split(r"[<>=; ]", line)[0].lower() for line in lines.split("\n") if line}
+
+
 def test_every_import_is_a_declared_dependency():
-    required = setup()["options"]["install_requires"].split("\n")
-    declared = {re.split(r"[<>=; ]", line)[0].lower() for line in required if line}
-    named_otherwise = {"absl": "absl-py", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    declared = requirements(setup()["options"]["install_requires"])
+    extras = {name: requirements(lines) for name, lines in setup()["options.extras_require"].items()}
+    # What an extra brings is imported by the modules that are useless without it.
+    optional = {"export/compare_legacy.py": extras["legacy"], "export/client.py": extras["serving"]}
+    named_otherwise = {"absl": "absl-py", "sklearn": "scikit-learn", "yaml": "pyyaml", "tf_keras": "tf-keras"}
+    named_otherwise |= {"tensorflow_serving": "tensorflow-serving-api", "grpc": "tensorflow-serving-api"}
     for file in FILES:
         names = outside(file) - sys.stdlib_module_names
-        assert {named_otherwise.get(name, name) for name in names} <= declared, file
+        assert {named_otherwise.get(name, name) for name in names} <= declared | optional.get(file, set()), file
 
 
 def test_no_file_names_a_place_on_one_machine():

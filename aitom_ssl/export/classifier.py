@@ -1,0 +1,290 @@
+"""A trained classifier from wherever it is kept: a run, its model.keras or model.joblib, or a SavedModel.
+
+`find_model` looks without loading a framework, so that mistakes are answered at once; `load_classifier` loads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aitom_ssl.data.batches import standardize
+from aitom_ssl.errors import InputError
+from aitom_ssl.export.versions import GRAPH, newest_version, versions
+from aitom_ssl.files import sha256
+from aitom_ssl.training.precision import PRECISIONS
+from aitom_ssl.training.quiet import import_keras_quietly
+from aitom_ssl.training.run import RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+    from aitom_ssl.models import ModelDescription
+
+BATCH_SIZE = 64
+INPUT, PROBABILITIES, SIGNATURE = "subtomogram", "probabilities", "serving_default"
+_KERAS, _RIF_SVM, _SAVEDMODEL = "model.keras", "model.joblib", "SavedModel"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFiles:
+    """Where a model is, before it is loaded."""
+
+    path: Path  # model.keras, model.joblib, or the SavedModel's folder
+    kind: str  # "model.keras", "model.joblib" or "SavedModel"
+    about: dict[str, Any]  # what is said of it, as ModelDescription.to_dict writes it; not checked yet
+    where: Path  # the file that says so
+
+    @property
+    def size(self) -> int | None:
+        """The box that it was trained on, if that can be read."""
+        size = self.about.get("size")
+        return size if isinstance(size, int) and size > 0 else None
+
+    def description(self) -> ModelDescription:
+        """What it was trained on; loads Keras. InputError where that is damaged."""
+        from aitom_ssl.models import ModelDescription
+
+        return ModelDescription.from_dict(self.about, str(self.where))
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the model's files."""
+        if self.kind != _SAVEDMODEL:
+            return sha256(self.path)
+        digest = hashlib.sha256()
+        for file in sorted(path for path in self.path.rglob("*") if path.is_file()):
+            digest.update(f"{file.relative_to(self.path).as_posix()} {sha256(file)}\n".encode())
+        return digest.hexdigest()
+
+
+class Classifier:
+    """Volumes to class probabilities.
+
+    path: where it was loaded from. description: what it was trained on. batch_size: volumes that go through the
+    network at a time; the last batch is filled up, so that a probability does not depend on how many came with it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        description: ModelDescription,
+        network: Callable[[np.ndarray], np.ndarray],
+        batch_size: int,
+    ):
+        self.path, self.description, self.batch_size = path, description, batch_size
+        self._network = network
+
+    def probabilities(self, volumes: np.ndarray, standardized: bool = False) -> np.ndarray:
+        """(n, classes) float32 of (n, z, y, x) float32 volumes in the model's contrast, box and voxel size.
+
+        Each volume is standardised as in training, unless it is already. InputError for another box, for voxels that
+        are not finite, and when the network answers with NaN.
+        """
+        size, classes = self.description.size, len(self.description.class_names)
+        volumes = np.asarray(volumes, np.float32)
+        if volumes.ndim != 4 or volumes.shape[1:] != (size,) * 3:
+            raise InputError(f"{self.path} takes volumes (n, {size}, {size}, {size}). Received {volumes.shape}.")
+        if not standardized:
+            if not np.isfinite(volumes).all():
+                raise InputError("A volume has voxels that are NaN or infinite: repair it or leave it out.")
+            volumes = standardize(volumes.copy())
+        found = np.empty((len(volumes), classes), np.float32)
+        for start in range(0, len(volumes), self.batch_size):
+            batch = volumes[start : start + self.batch_size]
+            count = len(batch)
+            if count < self.batch_size:
+                batch = np.concatenate([batch, np.repeat(batch[:1], self.batch_size - count, axis=0)])
+            found[start : start + count] = self._network(batch)[:count]
+        if not np.isfinite(found).all():
+            raise InputError(f"{self.path} answers with NaN: its training diverged. Train it again.")
+        return found
+
+
+# === Finding ===
+
+
+def find_model(path: str | os.PathLike) -> ModelFiles:
+    """The classifier at `path`: a run's folder, a model file in it, a SavedModel, or the folder of its versions.
+
+    Raises InputError where there is none, nothing says what it is, or it is an encoder.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"No run or SavedModel {path}: give the folder of one.")
+    if path.is_file():
+        if path.name not in (_KERAS, _RIF_SVM) or not (path.parent / "config.yaml").is_file():
+            raise InputError(
+                f"{path} is a file, expected the folder of a run or a SavedModel (or {_KERAS} beside a config.yaml)."
+            )
+        path = path.parent
+    found = _in_run(path) if (path / "config.yaml").is_file() else _in_savedmodel(path)
+    if not found.about.get("class_names"):
+        raise InputError(f"{path} is an encoder, which knows no classes: train a classifier first (train_supervised).")
+    return found
+
+
+def _in_run(folder: Path) -> ModelFiles:
+    config = RunFolder.open(folder).read_config()
+    about = config.get("model")
+    if about is None:
+        raise InputError(
+            f"{folder}/config.yaml does not say what model it is: it is a {config.get('method', 'pretraining')} run, "
+            "expected one of train_supervised."
+        )
+    if not isinstance(about, Mapping):
+        raise InputError(f"{folder}/config.yaml: model is {about!r}, expected a description: put the file back.")
+    kind = _RIF_SVM if about.get("architecture") == "rif_svm" else _KERAS
+    if not (folder / kind).is_file():
+        raise InputError(f"{folder} has no {kind}: its training has not finished. Go on with --resume, then try again.")
+    return ModelFiles(folder / kind, kind, dict(about), folder / "config.yaml")
+
+
+def _in_savedmodel(path: Path) -> ModelFiles:
+    if not (path / GRAPH).is_file() and not versions(path):
+        raise InputError(f"{path} is neither a run (no config.yaml) nor a SavedModel (no {GRAPH}): give one of them.")
+    folder = newest_version(path)
+    where = folder / "assets" / "model.json"
+    if not where.is_file():
+        raise InputError(
+            f"{folder} has no assets/model.json, which says what its classes are: export it with export_savedmodel."
+        )
+    try:
+        about = json.loads(where.read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError(f"it holds {type(about).__name__}")
+    except ValueError as error:
+        raise InputError(f"{where} cannot be read ({_reason(error)}): export the model again.") from None
+    return ModelFiles(folder, _SAVEDMODEL, about, where)
+
+
+# === Loading ===
+
+
+def load_classifier(
+    path: str | os.PathLike | ModelFiles, batch_size: int = BATCH_SIZE, precision: str | None = None
+) -> Classifier:
+    """The classifier at `path` (see `find_model`), ready to use.
+
+    batch_size: volumes that go through a network at a time. precision: "float32" or "mixed_bfloat16", which computes
+    the same weights in bfloat16 (the last layer and its softmax stay float32); None is what it was trained in.
+    Raises InputError for files that are damaged or are not what they should be.
+    """
+    files = path if isinstance(path, ModelFiles) else find_model(path)
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, expected 1 or more.")
+    if precision not in (None, *PRECISIONS):
+        raise InputError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}, or None.")
+    if precision is not None and files.kind != _KERAS:
+        raise InputError(f"precision={precision} needs a run with model.keras, and {files.path} is none: leave it out.")
+    import_keras_quietly()
+    description = files.description()
+    if files.kind == _RIF_SVM:
+        from aitom_ssl.discovery.rif_svm import load_rif_svm
+
+        network = load_rif_svm(files.path.parent).probabilities
+    elif files.kind == _SAVEDMODEL:
+        network = _Served(files.path, description)
+    else:
+        network = _compiled(_keras_model(files.path, description, precision), batch_size)
+    return Classifier(files.path, description, network, batch_size)
+
+
+def _keras_model(path: Path, description: ModelDescription, precision: str | None) -> keras.Model:
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be loaded ({_reason(error)}): train or import the model again.") from None
+    expected = (None, *[description.size] * 3, 1), (None, len(description.class_names))
+    if (model.input_shape, model.output_shape) != expected:
+        raise InputError(
+            f"{path} maps {model.input_shape} to {model.output_shape}, and its description says {expected[0]} to "
+            f"{expected[1]}: put the config.yaml back that belongs to it."
+        )
+    return model if precision is None else with_precision(model, precision)
+
+
+def with_precision(model: keras.Model, precision: str) -> keras.Model:
+    """A copy of a functional `model` whose layers compute in `precision`; layers that ask for float32 keep it."""
+    import keras
+
+    last = model.layers[-1].name
+
+    def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if not isinstance(layer, keras.layers.InputLayer):
+            config["dtype"] = "float32" if layer.name == last else precision
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=rebuilt)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _compiled(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(f"Prediction needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}: unset it.")
+    signature = [tf.TensorSpec((batch_size, *model.input_shape[1:4]), tf.float32)]
+    linear = getattr(model.layers[-1], "activation", None) is keras.activations.linear
+
+    # XLA on the CPU makes 3-D convolutions several times slower.
+    @tf.function(input_signature=signature, jit_compile=False, autograph=False)
+    def network(volumes):
+        answers = tf.cast(model(volumes[..., tf.newaxis], training=False), tf.float32)
+        return tf.nn.softmax(answers) if linear else answers
+
+    return lambda volumes: network(tf.constant(volumes)).numpy()
+
+
+class _Served:
+    """A SavedModel's probabilities. It holds the loaded object: signatures alone do not keep their variables."""
+
+    def __init__(self, folder: Path, description: ModelDescription):
+        import tensorflow as tf
+
+        self.folder, classes = folder, len(description.class_names)
+        try:
+            self.loaded = tf.saved_model.load(str(folder))
+        except (ValueError, TypeError, OSError, KeyError, tf.errors.OpError) as error:
+            raise InputError(f"{folder} cannot be loaded ({_reason(error)}): export the model again.") from None
+        signatures = getattr(self.loaded, "signatures", {})
+        shown = "; ".join(_shown(name, signature) for name, signature in signatures.items()) or "none"
+        self.signature = signatures.get(SIGNATURE)
+        if self.signature is None or _shown(SIGNATURE, self.signature) != f"{SIGNATURE} ({INPUT} -> {PROBABILITIES})":
+            raise InputError(
+                f"{folder} has the signatures {shown}; expected {SIGNATURE} ({INPUT} -> {PROBABILITIES}): export the "
+                "model with export_savedmodel."
+            )
+        found = self.signature.structured_outputs[PROBABILITIES].shape[-1]
+        if found not in (None, classes):
+            raise InputError(f"{folder} has {found} classes, its assets/model.json {classes}: export the model again.")
+
+    def __call__(self, volumes: np.ndarray) -> np.ndarray:
+        import tensorflow as tf
+
+        try:
+            return self.signature(**{INPUT: tf.constant(volumes[..., None])})[PROBABILITIES].numpy()
+        except tf.errors.OpError as error:
+            raise InputError(f"{self.folder} refuses these volumes ({_reason(error)}).") from None
+
+
+def _shown(name: str, signature: Any) -> str:
+    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+    return f"{name} ({', '.join(inputs)} -> {', '.join(outputs)})"
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text[:300] or type(error).__name__
