@@ -1,5 +1,6 @@
 """Losses as pure functions on tensors, always computed in float32."""
 
-from aitom_ssl.losses.contrastive import info_nce
+from aitom_ssl.losses.contrastive import info_nce, nt_xent
+from aitom_ssl.losses.swapped import sinkhorn, swapped_prediction
 
-__all__ = ["info_nce"]
+__all__ = ["info_nce", "nt_xent", "sinkhorn", "swapped_prediction"]

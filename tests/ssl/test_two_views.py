@@ -39,7 +39,7 @@ def test_networks_are_not_compiled_with_xla_on_tensorflow(tiny_encoder, wave):
     assert moco.jit_compile is True
 
 
-@pytest.mark.parametrize(("kind", "weights"), [("v1", 2), ("v2", 4), ("v2_bn", 7)])
+@pytest.mark.parametrize(("kind", "weights"), [("v1", 2), ("v2", 4), ("v2_bn", 7), ("simclr", 9), ("swav", 7)])
 def test_heads(kind, weights):
     features = keras.Input((6,))
     head = keras.Model(features, projection_head(features, 5, kind, seed=1))
@@ -47,6 +47,21 @@ def test_heads(kind, weights):
     assert len(head.weights) == weights
     same = keras.Model(features, projection_head(features, 5, kind, seed=1))
     np.testing.assert_array_equal(head.weights[0], same.weights[0])
+    wide = {"v1": 5, "swav": 2048}.get(kind, 6)
+    assert head.weights[0].shape == (6, wide)
+
+
+def test_the_published_heads():
+    """SimCLR (two layers): no biases, BatchNorm after both, the last without centre. SwAV: 2,048 wide, last linear."""
+    features = keras.Input((6,))
+    simclr = keras.Model(features, projection_head(features, 5, "simclr", seed=0))
+    kinds = [type(layer).__name__ for layer in simclr.layers[1:]]
+    assert kinds == ["Dense", "BatchNormalization", "ReLU", "Dense", "BatchNormalization"]
+    assert [layer.use_bias for layer in simclr.layers if hasattr(layer, "use_bias")] == [False, False]
+    assert (simclr.layers[2].center, simclr.layers[5].center, simclr.layers[5].scale) == (True, False, True)
+    swav = keras.Model(features, projection_head(features, 5, "swav", seed=0))
+    assert [type(layer).__name__ for layer in swav.layers[1:]] == ["Dense", "BatchNormalization", "ReLU", "Dense"]
+    assert swav.layers[-1].use_bias
 
 
 def test_feature_std_is_one_over_root_d_on_the_sphere_and_zero_when_collapsed():
