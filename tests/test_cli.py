@@ -44,7 +44,7 @@ def test_every_command_has_a_module_with_options_and_a_script():
 
 def test_every_module_and_every_script_is_a_command():
     modules = {path.stem for path in (ROOT / "aitom_ssl" / "cli").glob("*.py")}
-    assert modules - {"__init__", "__main__", "common"} == set(COMMANDS)
+    assert modules - {"__init__", "__main__", "common", "training_flags"} == set(COMMANDS)
     assert {path.name for path in (ROOT / "bin").iterdir()} - NOT_COMMANDS == set(COMMANDS)
 
 
@@ -286,3 +286,16 @@ def test_a_broken_backend_is_reported_not_raised(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "keras", None)
     devices = check_env._devices()
     assert devices["backend"].startswith("does not start: ") and "\n" not in devices["backend"]
+
+
+def test_output_that_nobody_reads_any_more_is_no_error():
+    """As in `aitom-ssl train_moco --help | head -1`, here with a reader that has gone before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "aitom_ssl.cli", "train_moco", "--help"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, timeout=120)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -25,6 +25,15 @@ from aitom_ssl.files import is_disk_full
 
 COMMANDS = {
     "train_moco": "pretrain an encoder without labels (MoCo)",
+    "train_simclr": "pretrain an encoder without labels (SimCLR)",
+    "train_swav": "pretrain an encoder without labels (SwAV)",
+    "train_supervised": "train a classifier on labelled subtomograms",
+    "evaluate": "measure a trained classifier on labelled subtomograms",
+    "predict": "classify subtomograms: a dataset, a folder of MRC files, or a STAR file",
+    "export_savedmodel": "write a trained model as a SavedModel, for TensorFlow Serving or AITom",
+    "import_legacy": "turn a Keras HDF5 file of AITom's networks into a run of ours",
+    "compare_legacy": "run a Keras HDF5 file and our twin of it on the same data",
+    "reproduce_xu2017": "Table 1 of Xu 2017: Inception3D, DSRF3D and RIF-SVM over noise and tilt range",
     "simulate": "build a simulated dataset, or export it in AITom's layout",
     "import_particles": "turn MRC subtomograms, AITom folders or a tomogram with coordinates into a dataset",
     "pick_particles": "find particles in a tomogram without a template (difference of Gaussians)",
@@ -162,9 +171,14 @@ def main(name: str, arguments: Sequence[str]) -> int:
         options = parse(name, module, arguments)
         if options is not None:
             module.run(options)
+        sys.stdout.flush()
         return 0
     except InputError as error:
         message = str(error)
+    except BrokenPipeError:
+        # Whoever read what is printed has gone, as `| head` does; the interpreter must not try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt as error:
         print(f"\naitom-ssl {name}: interrupted. {error}".rstrip(), file=sys.stderr)
         return 130
