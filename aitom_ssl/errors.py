@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this", and the hint that mends most of them."""
+"""The one exception that means "the user can mend this", and what its messages are made of."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def near(name: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' for a name that is close to known ones, else ''."""
     found = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def reason(error: BaseException) -> str:
+    """What another library's `error` says, to stand in a message: one line of up to 300 letters, no full stop."""
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

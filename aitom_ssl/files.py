@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from aitom_ssl.errors import InputError
 
@@ -34,6 +36,14 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> Path:
+    """Write `values` (numbers, texts, lists, mappings) as JSON for people to read; returns the path."""
+    with atomic_write(path) as temporary:
+        text = json.dumps(dict(values), indent=1, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return Path(path)
 
 
 def nearest_existing(path: str | os.PathLike) -> Path:

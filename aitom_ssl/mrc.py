@@ -18,7 +18,7 @@ import mrcfile
 import mrcfile.utils
 import numpy as np
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write
 
 SUFFIXES = (".mrc", ".map", ".rec", ".ccp4")
@@ -82,7 +82,7 @@ def read_header(path: str | os.PathLike) -> MrcHeader:
                 dtype = mrcfile.utils.data_dtype_from_header(raw)
                 stored = mrcfile.utils.data_shape_from_header(raw)
     except (ValueError, EOFError, OSError, zlib.error, ZeroDivisionError) as error:
-        raise InputError(f"{path} cannot be read as an MRC volume ({_one_line(error)}): give a whole one.") from None
+        raise InputError(f"{path} cannot be read as an MRC volume ({reason(error)}): give a whole one.") from None
     if len(stored) != 3 or min(stored) < 1:
         raise InputError(f"{path} holds an array of {'x'.join(map(str, stored))}: expected one 3-D volume.")
     if dtype.kind == "c":
@@ -135,7 +135,7 @@ def read_mrc(path: str | os.PathLike) -> tuple[np.ndarray, MrcHeader]:
                 file.read(1)  # reaching the end is what checks the checksum
         except (EOFError, OSError, zlib.error) as error:
             raise InputError(
-                f"{path} is truncated or damaged ({_one_line(error)}): copy it again from its source."
+                f"{path} is truncated or damaged ({reason(error)}): copy it again from its source."
             ) from None
         data.flags.writeable = False
     else:
@@ -162,8 +162,4 @@ def write_mrc(path: str | os.PathLike, volume: np.ndarray, voxel_size: float) ->
     with atomic_write(path) as temporary, mrcfile.new(temporary) as file:
         file.set_data(np.ascontiguousarray(volume, dtype=np.float32))
         file.voxel_size = voxel_size
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 

@@ -1,12 +1,13 @@
 import errno
 import hashlib
+import json
 
 import numpy as np
 import pytest
 
 from aitom_ssl import files
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, is_disk_full, refuse_unwritable, sha256
+from aitom_ssl.files import atomic_write, is_disk_full, refuse_unwritable, sha256, write_json
 
 
 def names(folder):
@@ -20,6 +21,15 @@ def test_the_file_appears_whole_under_its_name_alone(tmp_path):
         assert not path.exists()
         temporary.write_text("whole")
     assert path.read_text() == "whole" and names(tmp_path) == ["data.json"]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    values = {"name": "Å", "numbers": [1, 0.5, None]}
+    path = write_json(tmp_path / "a.json", values)
+    assert json.loads(path.read_text(encoding="utf-8")) == values and "Å" in path.read_text(encoding="utf-8")
+    with pytest.raises(TypeError):
+        write_json(path, {"name": {1, 2}})
+    assert json.loads(path.read_text(encoding="utf-8")) == values and names(tmp_path) == ["a.json"]
 
 
 def test_missing_folders_are_made(tmp_path):

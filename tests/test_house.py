@@ -21,8 +21,8 @@ ROOMS = [
 ]
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 NUMPY_ONLY = {"errors", "geometry", "files", "cache", "mrc", "environment", "structures", "simulation", "discovery"}
-# pipeline: tf.data. ssl, compiled: the training step. callbacks: TensorBoard's event files. export: SavedModel.
-KNOW_TENSORFLOW = ("data/pipeline.py", "training/callbacks.py", "training/compiled.py", "ssl/", "export/")
+# pipeline: tf.data. compiled: the training step. callbacks: TensorBoard's event files. export: SavedModel.
+KNOW_TENSORFLOW = ("data/pipeline.py", "training/callbacks.py", "training/compiled.py", "export/")
 
 PUBLIC = {
     "models": ["Inception3D", "DSRF3D", "DSRF3Dv2", "CB3D", "RB3D", "ResNet18_3D", "NAMES", "get"],

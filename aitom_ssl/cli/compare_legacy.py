@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 from pathlib import Path
 
 from aitom_ssl.cli.common import flag
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, refuse_unwritable
+from aitom_ssl.files import refuse_unwritable, write_json
 
 
 @dataclasses.dataclass
@@ -59,6 +58,5 @@ def run(options: Options) -> None:
     report = compare_legacy(options.weights, dataset)
     print(table(report))
     if options.output is not None:
-        with atomic_write(options.output) as temporary:
-            temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(options.output, report)
         print(f"report   {options.output}")

@@ -70,7 +70,8 @@ def run(options: Options) -> None:
             raise InputError(f"--{name}={value} must be more than {least}.")
     names = class_names_of(options)
 
-    from aitom_ssl.export.legacy import check_class_names, identify_legacy, import_legacy
+    from aitom_ssl.export.legacy import identify_legacy
+    from aitom_ssl.export.legacy_run import check_class_names, import_legacy
     from aitom_ssl.training.quiet import import_keras_quietly
     from aitom_ssl.training.run import RunFolder
 

@@ -68,7 +68,9 @@ class Shared:
 @dataclasses.dataclass
 class Options(Shared):
     skip_damaged: bool = flag(
-        False, "Leave out particles that are NaN, infinite, constant or unreadable, in place of stopping there."
+        False,
+        "Leave out particles that are NaN, infinite or constant, or whose voxels cannot be read, in place of stopping "
+        "there. Headers are checked first, and must all fit.",
     )
 
 

@@ -17,8 +17,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from aitom_ssl.cli.common import flag, parse
-from aitom_ssl.training.settings import ARCHITECTURES, AUGMENTATIONS, Recipe
+from aitom_ssl.cli.common import parse
+from aitom_ssl.cli.training_flags import training_flags
+from aitom_ssl.training.settings import Recipe
 
 RECIPE = Recipe(
     command="train_simclr",
@@ -51,45 +52,34 @@ RECIPE = Recipe(
     },
     smoke={"data": "sim_demo", "epochs": 2, "batch_size": 8, "limit": 32},
 )
-_default = RECIPE.default
+_flag = training_flags(RECIPE, folder="simclr")
 
 
 @dataclasses.dataclass
 class Options:
-    data: str | None = flag(None, "Name of a dataset (data_specs/NAME.yaml), a YAML file, or a dataset's folder.")
-    output: str | None = flag(None, "Folder of the run. Default: runs/simclr-DATA, with a number when that is taken.")
-    preset: str | None = flag(None, "Which defaults to take. Default: paper.", choices=tuple(RECIPE.presets))
-    epochs: int | None = flag(None, f"Passes over the training split. {_default('epochs')}")
-    batch_size: int | None = flag(None, f"Volumes a step; their views are the negatives. {_default('batch_size')}")
-    encoder: str | None = flag(None, f"Architecture, pooled. {_default('encoder')}", choices=ARCHITECTURES)
-    head: str | None = flag(
-        None,
-        f"Projection: simclr the published one (BatchNorm after both layers), v2_bn with BatchNorm between them, v2 "
-        f"without, v1 linear. {_default('head')}",
-        choices=("simclr", "v2_bn", "v2", "v1"),
+    data: str | None = _flag("data")
+    output: str | None = _flag("output")
+    preset: str | None = _flag("preset")
+    epochs: int | None = _flag("epochs")
+    batch_size: int | None = _flag("batch_size", "Volumes a step; their views are the negatives.")
+    encoder: str | None = _flag("encoder")
+    head: str | None = _flag(
+        "head",
+        "Projection: simclr the published one (BatchNorm after both layers), v2_bn with BatchNorm between them, v2 "
+        "without, v1 linear.",
+        ("simclr", "v2_bn", "v2", "v1"),
     )
-    augmentation: str | None = flag(
-        None,
-        f"How the two views are drawn: ssl2022 is the paper's. {_default('augmentation')}",
-        choices=AUGMENTATIONS,
-    )
-    learning_rate: float | None = flag(None, f"Of Adam. {_default('learning_rate')}")
-    weight_decay: float | None = flag(None, f"Decoupled, kernels only. {_default('weight_decay')}")
-    temperature: float | None = flag(None, f"Of the softmax over the other views. {_default('temperature')}")
-    dim: int | None = flag(None, f"Length of an embedding. {_default('dim')}")
-    limit: int | None = flag(None, "At most this many samples of each split. Default: all.")
-    seed: int | None = flag(None, f"Of weights, order and augmentation. {_default('seed')}")
-    precision: str | None = flag(
-        None,
-        f"bfloat16 is faster where the hardware has it. {_default('precision')}",
-        choices=("float32", "mixed_bfloat16"),
-    )
-    knn_every: int | None = flag(None, f"Epochs between kNN measurements. {_default('knn_every')}")
-    resume: bool = flag(
-        False,
-        "Go on with the run in --output, or the last one; its settings are kept, only --epochs may be given anew.",
-    )
-    smoke: bool = flag(False, "The same in seconds: 2 epochs of 32 samples of sim_demo, unless other flags say so.")
+    augmentation: str | None = _flag("augmentation", "How the two views are drawn: ssl2022 is the paper's.")
+    learning_rate: float | None = _flag("learning_rate")
+    weight_decay: float | None = _flag("weight_decay")
+    temperature: float | None = _flag("temperature", "Of the softmax over the other views.")
+    dim: int | None = _flag("dim")
+    limit: int | None = _flag("limit")
+    seed: int | None = _flag("seed")
+    precision: str | None = _flag("precision")
+    knn_every: int | None = _flag("knn_every")
+    resume: bool = _flag("resume")
+    smoke: bool = _flag("smoke")
 
 
 def run(options: Options) -> None:

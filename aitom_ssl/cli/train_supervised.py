@@ -11,16 +11,17 @@ out; without a validation split a fifth of the training samples is held out.
 
 Presets: xu2017 is Xu 2017, section 3.2. che2018 is AITom's code for the networks of Che 2018: as Xu 2017, with half the
 learning rate and a tenth of the decay. --model=rif_svm is the baseline of Xu 2017, rotation-invariant features and a
-support vector machine: no epochs, and only --data, --limit, --seed and --output matter to it.
+support vector machine: no epochs, and only --data, --limit, --seed, --class_weights and --output matter to it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from aitom_ssl.cli.common import flag, parse
+from aitom_ssl.cli.common import parse
+from aitom_ssl.cli.training_flags import training_flags
 from aitom_ssl.errors import InputError
-from aitom_ssl.training.settings import ARCHITECTURES, AUGMENTATIONS, Recipe
+from aitom_ssl.training.settings import ARCHITECTURES, Recipe
 
 RIF_SVM = "rif_svm"
 MODELS = (*ARCHITECTURES, RIF_SVM)
@@ -46,51 +47,41 @@ RECIPE = Recipe(
     },
     smoke={"data": "sim_demo", "epochs": 2, "batch_size": 8, "limit": 48},
 )
-_default = RECIPE.default
+_flag = training_flags(RECIPE, folder="MODEL")
 
 
 @dataclasses.dataclass
 class Options:
-    data: str | None = flag(None, "Name of a dataset (data_specs/NAME.yaml), a YAML file, or a dataset's folder.")
-    model: str | None = flag(None, f"Network, or baseline. {_default('model')}", choices=MODELS)
-    output: str | None = flag(None, "Folder of the run. Default: runs/MODEL-DATA, with a number when that is taken.")
-    preset: str | None = flag(None, "Which defaults to take. Default: xu2017.", choices=tuple(RECIPE.presets))
-    epochs: int | None = flag(None, f"Passes over the training samples. {_default('epochs')}")
-    batch_size: int | None = flag(None, f"Volumes a step. {_default('batch_size')}")
-    learning_rate: float | None = flag(None, f"Of SGD at the first step. {_default('learning_rate')}")
-    decay: float | None = flag(
-        None, f"The learning rate of step t is divided by 1 + decay * t. {_default('decay')}"
+    data: str | None = _flag("data")
+    model: str | None = _flag("model", "Network, or baseline.", MODELS)
+    output: str | None = _flag("output")
+    preset: str | None = _flag("preset")
+    epochs: int | None = _flag("epochs")
+    batch_size: int | None = _flag("batch_size")
+    learning_rate: float | None = _flag("learning_rate", "Of SGD at the first step.")
+    decay: float | None = _flag("decay", "The learning rate of step t is divided by 1 + decay * t.")
+    momentum: float | None = _flag("momentum", "Nesterov's.")
+    class_weights: str | None = _flag(
+        "class_weights",
+        "balanced gives every class the same say, however rare it is.",
+        ("none", "balanced"),
     )
-    momentum: float | None = flag(None, f"Nesterov's. {_default('momentum')}")
-    class_weights: str | None = flag(
-        None,
-        f"balanced gives every class the same say, however rare it is. {_default('class_weights')}",
-        choices=("none", "balanced"),
-    )
-    augmentation: str | None = flag(
-        None,
+    augmentation: str | None = _flag(
+        "augmentation",
         "How training volumes are changed at each step: ssl2022 crops, turns about z and shifts; recommended turns "
-        f"them anyhow and adds noise. {_default('augmentation')}",
-        choices=AUGMENTATIONS,
+        "them anyhow and adds noise.",
     )
-    pooling: str | None = flag(
-        None,
+    pooling: str | None = _flag(
+        "pooling",
         "none is the published network; avg averages its last feature maps to 2x2x2, with no fully connected hidden "
-        f"layers: far fewer weights. {_default('pooling')}",
-        choices=("none", "avg"),
+        "layers: far fewer weights.",
+        ("none", "avg"),
     )
-    limit: int | None = flag(None, "At most this many samples of each split. Default: all.")
-    seed: int | None = flag(None, f"Of weights, order, dropout and augmentation. {_default('seed')}")
-    precision: str | None = flag(
-        None,
-        f"bfloat16 is faster where the hardware has it. {_default('precision')}",
-        choices=("float32", "mixed_bfloat16"),
-    )
-    resume: bool = flag(
-        False,
-        "Go on with the run in --output, or the last one; its settings are kept, only --epochs may be given anew.",
-    )
-    smoke: bool = flag(False, "The same in seconds: 2 epochs of 48 samples of sim_demo, unless other flags say so.")
+    limit: int | None = _flag("limit")
+    seed: int | None = _flag("seed", "Of weights, order, dropout and augmentation.")
+    precision: str | None = _flag("precision")
+    resume: bool = _flag("resume")
+    smoke: bool = _flag("smoke")
 
 
 def run(options: Options) -> None:

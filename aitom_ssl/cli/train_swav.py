@@ -19,11 +19,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from aitom_ssl.cli.common import flag, parse
+from aitom_ssl.cli.common import parse
+from aitom_ssl.cli.training_flags import training_flags
 from aitom_ssl.errors import InputError
-from aitom_ssl.training.settings import ARCHITECTURES, AUGMENTATIONS, RANGES, Recipe
-
-_AT_LEAST_0 = (lambda v: v >= 0, "0 or more")
+from aitom_ssl.training.settings import ABOVE_0, AT_LEAST_0, AT_LEAST_1, RANGES, Recipe
 
 RECIPE = Recipe(
     command="train_swav",
@@ -79,68 +78,55 @@ RECIPE = Recipe(
     ranges={
         **RANGES,
         "prototypes": (lambda v: v >= 2, "2 or more"),
-        "epsilon": (lambda v: v > 0, "above 0"),
-        "iterations": (lambda v: v >= 1, "1 or more"),
-        "queue_size": _AT_LEAST_0,
-        "queue_start": _AT_LEAST_0,
-        "freeze_steps": _AT_LEAST_0,
-        "small_crops": _AT_LEAST_0,
+        "epsilon": ABOVE_0,
+        "iterations": AT_LEAST_1,
+        "queue_size": AT_LEAST_0,
+        "queue_start": AT_LEAST_0,
+        "freeze_steps": AT_LEAST_0,
+        "small_crops": AT_LEAST_0,
         "small_size": (lambda v: v >= 8, "8 or more"),
     },
 )
-_default = RECIPE.default
+_flag = training_flags(RECIPE, folder="swav")
 
 
 @dataclasses.dataclass
 class Options:
-    data: str | None = flag(None, "Name of a dataset (data_specs/NAME.yaml), a YAML file, or a dataset's folder.")
-    output: str | None = flag(None, "Folder of the run. Default: runs/swav-DATA, with a number when that is taken.")
-    preset: str | None = flag(None, "Which defaults to take. Default: paper.", choices=tuple(RECIPE.presets))
-    epochs: int | None = flag(None, f"Passes over the training split. {_default('epochs')}")
-    batch_size: int | None = flag(None, f"Volumes a step. {_default('batch_size')}")
-    encoder: str | None = flag(None, f"Architecture, pooled. {_default('encoder')}", choices=ARCHITECTURES)
-    head: str | None = flag(
-        None,
-        f"Projection: v2_bn two layers with BatchNorm between them, swav the published one (the same, 2,048 wide), v2 "
-        f"without BatchNorm, v1 linear. {_default('head')}",
-        choices=("swav", "v2_bn", "v2", "v1"),
+    data: str | None = _flag("data")
+    output: str | None = _flag("output")
+    preset: str | None = _flag("preset")
+    epochs: int | None = _flag("epochs")
+    batch_size: int | None = _flag("batch_size")
+    encoder: str | None = _flag("encoder")
+    head: str | None = _flag(
+        "head",
+        "Projection: v2_bn two layers with BatchNorm between them, swav the published one (the same, 2,048 wide), v2 "
+        "without BatchNorm, v1 linear.",
+        ("swav", "v2_bn", "v2", "v1"),
     )
-    prototypes: int | None = flag(
-        None, f"Cluster centres, a few for each class that may be there. {_default('prototypes')}"
+    prototypes: int | None = _flag("prototypes", "Cluster centres, a few for each class that may be there.")
+    epsilon: float | None = _flag("epsilon", "Of Sinkhorn: smaller makes sharper codes.")
+    iterations: int | None = _flag("iterations", "Of Sinkhorn.")
+    queue_size: int | None = _flag(
+        "queue_size", "Embeddings of earlier batches that are balanced with a batch; 0: none."
     )
-    epsilon: float | None = flag(None, f"Of Sinkhorn: smaller makes sharper codes. {_default('epsilon')}")
-    iterations: int | None = flag(None, f"Of Sinkhorn. {_default('iterations')}")
-    queue_size: int | None = flag(
-        None, f"Embeddings of earlier batches that are balanced with a batch; 0: none. {_default('queue_size')}"
+    queue_start: int | None = _flag("queue_start", "Step at which the queue begins to fill.")
+    freeze_steps: int | None = _flag("freeze_steps", "Steps before the prototypes may move.")
+    small_crops: int | None = _flag(
+        "small_crops", "Small views of each volume beside the two, predicted from but not coded."
     )
-    queue_start: int | None = flag(None, f"Step at which the queue begins to fill. {_default('queue_start')}")
-    freeze_steps: int | None = flag(None, f"Steps before the prototypes may move. {_default('freeze_steps')}")
-    small_crops: int | None = flag(
-        None, f"Small views of each volume beside the two, predicted from but not coded. {_default('small_crops')}"
-    )
-    small_size: int | None = flag(None, f"Side of the small views, voxels. {_default('small_size')}")
-    augmentation: str | None = flag(
-        None,
-        f"How the views are drawn: ssl2022 is the paper's. {_default('augmentation')}",
-        choices=AUGMENTATIONS,
-    )
-    learning_rate: float | None = flag(None, f"Of Adam. {_default('learning_rate')}")
-    weight_decay: float | None = flag(None, f"Decoupled, kernels only. {_default('weight_decay')}")
-    temperature: float | None = flag(None, f"Of the softmax over the prototypes. {_default('temperature')}")
-    dim: int | None = flag(None, f"Length of an embedding. {_default('dim')}")
-    limit: int | None = flag(None, "At most this many samples of each split. Default: all.")
-    seed: int | None = flag(None, f"Of weights, order and augmentation. {_default('seed')}")
-    precision: str | None = flag(
-        None,
-        f"bfloat16 is faster where the hardware has it. {_default('precision')}",
-        choices=("float32", "mixed_bfloat16"),
-    )
-    knn_every: int | None = flag(None, f"Epochs between kNN measurements. {_default('knn_every')}")
-    resume: bool = flag(
-        False,
-        "Go on with the run in --output, or the last one; its settings are kept, only --epochs may be given anew.",
-    )
-    smoke: bool = flag(False, "The same in seconds: 2 epochs of 32 samples of sim_demo, unless other flags say so.")
+    small_size: int | None = _flag("small_size", "Side of the small views, voxels.")
+    augmentation: str | None = _flag("augmentation", "How the views are drawn: ssl2022 is the paper's.")
+    learning_rate: float | None = _flag("learning_rate")
+    weight_decay: float | None = _flag("weight_decay")
+    temperature: float | None = _flag("temperature", "Of the softmax over the prototypes.")
+    dim: int | None = _flag("dim")
+    limit: int | None = _flag("limit")
+    seed: int | None = _flag("seed")
+    precision: str | None = _flag("precision")
+    knn_every: int | None = _flag("knn_every")
+    resume: bool = _flag("resume")
+    smoke: bool = _flag("smoke")
 
 
 def run(options: Options) -> None:

@@ -6,7 +6,9 @@ The order is a function of (seed, epoch): a run that starts again at an epoch se
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -69,10 +71,15 @@ def gather(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
     return (volumes if dataset.standardized else standardize(volumes))[..., None]
 
 
-def numpy_batches(dataset: Dataset, batch_size: int, seed: int, start_epoch: int = 0) -> Iterator[np.ndarray]:
-    """The batches of `pipeline.training_batches` without TensorFlow: the same ones, in the same order, for ever."""
+def numpy_batches(
+    dataset: Dataset, batch_size: int, seed: int, start_epoch: int = 0, labels: bool = False
+) -> Iterator[Any]:
+    """The batches of `pipeline.training_batches` without TensorFlow: the same ones, in the same order, for ever.
+
+    Arrays (batch_size, z, y, x, 1) float32; with `labels` pairs of one and its labels (batch_size,) int64.
+    """
     order = TrainingOrder(dataset, batch_size, seed)
-    number = start_epoch * order.steps
-    while True:
-        yield gather(dataset, order(number))
-        number += 1
+    for number in itertools.count(start_epoch * order.steps):
+        rows = order(number)
+        volumes = gather(dataset, rows)
+        yield (volumes, dataset.labels[rows].astype(np.int64)) if labels else volumes

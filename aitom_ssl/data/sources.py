@@ -264,7 +264,7 @@ def _from_folder(folder: Path, reading: Reading) -> Source:
 
 
 def _from_aitom(folder: Path, reading: Reading) -> Source:
-    particles = aitom_particles(folder, reading.box_size, reading.voxel_size)
+    particles = aitom_particles(folder, reading.box_size, reading.voxel_size, "--data")
     files = [Path(particles.describe(i)) for i in range(len(particles))]
     return _from_files(
         reading,
@@ -403,8 +403,8 @@ def _one_pixel(values: Any, path: Path) -> float:
 def _labels(names: list[str] | None, count: int) -> tuple[np.ndarray, list[str]]:
     if names is None:
         return np.full(count, -1, dtype=np.int64), []
-    class_names = sorted(set(names))
-    return np.array([class_names.index(name) for name in names], dtype=np.int64), class_names
+    class_names, labels = np.unique(names, return_inverse=True)
+    return labels.astype(np.int64), class_names.tolist()
 
 
 # === Boxes ===
@@ -414,6 +414,8 @@ def fit_box(volumes: np.ndarray, size: int) -> np.ndarray:
     """(n, z, y, x) cropped about the centre voxel n // 2 or padded with each volume's mean to cubes of `size`."""
     if volumes.shape[1:] == (size,) * 3:
         return volumes
+    if not len(volumes):
+        return np.empty((0, *[size] * 3), np.float32)
     found = np.stack([central_crop(volume, min(size, *volume.shape)) for volume in volumes])
     side = found.shape[1]
     if side == size:

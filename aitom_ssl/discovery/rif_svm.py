@@ -33,7 +33,7 @@ from aitom_ssl import environment
 from aitom_ssl.data import Dataset
 from aitom_ssl.data.batches import gather, standardize
 from aitom_ssl.discovery.invariants import rotation_invariant_features
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write
 from aitom_ssl.training.request import checked_splits, identity, labelled_splits
 from aitom_ssl.training.run import RunFolder
@@ -257,11 +257,10 @@ def load_rif_svm(path: str | os.PathLike) -> RifSvm:
             description, classifier, version = (parts[key] for key in ("description", "classifier", "scikit-learn"))
             classifier.predict_proba  # noqa: B018 (that it is there)
         except Exception as error:  # a pickle may fail in any way
-            reason = " ".join(str(error).split())[:200]
             wrote = _recorded_version(file.parent)
             mend = f"it is of scikit-learn {wrote}, here is {here}: install that one, or train again" if wrote else ""
             raise InputError(
-                f"{file} cannot be loaded ({type(error).__name__}: {reason}): {mend or 'train again'}."
+                f"{file} cannot be loaded ({type(error).__name__}: {reason(error)}): {mend or 'train again'}."
             ) from None
     if any(issubclass(one.category, InconsistentVersionWarning) for one in caught):
         warnings.warn(f"{file} is of scikit-learn {version}, here is {here}: answers may differ.", stacklevel=2)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aitom_ssl.errors import InputError
+from aitom_ssl.evaluation.classification import confusion_matrix
 from aitom_ssl.evaluation.probes import (
     checked_labels,
     extract_features,
@@ -43,9 +44,7 @@ class Comparison:
 
     def confusion(self) -> np.ndarray:
         """(classes, classes) counts: row = true class, column = the last encoder's prediction on the last subset."""
-        counts = np.zeros((len(self.class_names), len(self.class_names)), dtype=np.int64)
-        np.add.at(counts, (self.test_labels, self.predictions), 1)
-        return counts
+        return confusion_matrix(self.test_labels, self.predictions, len(self.class_names))
 
     def rows(self) -> list[list[str]]:
         """The table's cells: a header, one row an encoder, the chance level."""

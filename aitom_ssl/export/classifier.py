@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aitom_ssl.data.batches import standardize
-from aitom_ssl.errors import InputError
-from aitom_ssl.export.versions import GRAPH, newest_version, versions
+from aitom_ssl.errors import InputError, reason
+from aitom_ssl.export.versions import DESCRIPTION, GRAPH, newest_version, versions
 from aitom_ssl.files import sha256
 from aitom_ssl.training.precision import PRECISIONS
 from aitom_ssl.training.quiet import import_keras_quietly
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 INPUT, PROBABILITIES, SIGNATURE = "subtomogram", "probabilities", "serving_default"
-_KERAS, _RIF_SVM, _SAVEDMODEL = "model.keras", "model.joblib", "SavedModel"
+_KERAS, RIF_SVM, _SAVEDMODEL = "model.keras", "model.joblib", "SavedModel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,18 +119,20 @@ def find_model(path: str | os.PathLike) -> ModelFiles:
     if not path.exists():
         raise InputError(f"No run or SavedModel {path}: give the folder of one.")
     if path.is_file():
-        if path.name not in (_KERAS, _RIF_SVM) or not (path.parent / "config.yaml").is_file():
+        if path.name not in (_KERAS, RIF_SVM) or not (path.parent / "config.yaml").is_file():
             raise InputError(
                 f"{path} is a file, expected the folder of a run or a SavedModel (or {_KERAS} beside a config.yaml)."
             )
         path = path.parent
-    found = _in_run(path) if (path / "config.yaml").is_file() else _in_savedmodel(path)
+    found = find_run(path) if (path / "config.yaml").is_file() else _in_savedmodel(path)
     if not found.about.get("class_names"):
         raise InputError(f"{path} is an encoder, which knows no classes: train a classifier first (train_supervised).")
     return found
 
 
-def _in_run(folder: Path) -> ModelFiles:
+def find_run(folder: str | os.PathLike) -> ModelFiles:
+    """The model of a finished run, a classifier or an encoder. InputError where there is none, or it is not said."""
+    folder = Path(folder)
     config = RunFolder.open(folder).read_config()
     about = config.get("model")
     if about is None:
@@ -141,7 +142,7 @@ def _in_run(folder: Path) -> ModelFiles:
         )
     if not isinstance(about, Mapping):
         raise InputError(f"{folder}/config.yaml: model is {about!r}, expected a description: put the file back.")
-    kind = _RIF_SVM if about.get("architecture") == "rif_svm" else _KERAS
+    kind = RIF_SVM if about.get("architecture") == "rif_svm" else _KERAS
     if not (folder / kind).is_file():
         raise InputError(f"{folder} has no {kind}: its training has not finished. Go on with --resume, then try again.")
     return ModelFiles(folder / kind, kind, dict(about), folder / "config.yaml")
@@ -151,17 +152,17 @@ def _in_savedmodel(path: Path) -> ModelFiles:
     if not (path / GRAPH).is_file() and not versions(path):
         raise InputError(f"{path} is neither a run (no config.yaml) nor a SavedModel (no {GRAPH}): give one of them.")
     folder = newest_version(path)
-    where = folder / "assets" / "model.json"
+    where = folder / "assets" / DESCRIPTION
     if not where.is_file():
         raise InputError(
-            f"{folder} has no assets/model.json, which says what its classes are: export it with export_savedmodel."
+            f"{folder} has no assets/{DESCRIPTION}, which says what its classes are: export it with export_savedmodel."
         )
     try:
         about = json.loads(where.read_text(encoding="utf-8"))
         if not isinstance(about, dict):
             raise ValueError(f"it holds {type(about).__name__}")
     except ValueError as error:
-        raise InputError(f"{where} cannot be read ({_reason(error)}): export the model again.") from None
+        raise InputError(f"{where} cannot be read ({reason(error)}): export the model again.") from None
     return ModelFiles(folder, _SAVEDMODEL, about, where)
 
 
@@ -186,7 +187,7 @@ def load_classifier(
         raise InputError(f"precision={precision} needs a run with model.keras, and {files.path} is none: leave it out.")
     import_keras_quietly()
     description = files.description()
-    if files.kind == _RIF_SVM:
+    if files.kind == RIF_SVM:
         from aitom_ssl.discovery.rif_svm import load_rif_svm
 
         network = load_rif_svm(files.path.parent).probabilities
@@ -198,12 +199,7 @@ def load_classifier(
 
 
 def _keras_model(path: Path, description: ModelDescription, precision: str | None) -> keras.Model:
-    import keras
-
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be loaded ({_reason(error)}): train or import the model again.") from None
+    model = RunFolder(path.parent).load_model()
     expected = (None, *[description.size] * 3, 1), (None, len(description.class_names))
     if (model.input_shape, model.output_shape) != expected:
         raise InputError(
@@ -258,7 +254,7 @@ class _Served:
         try:
             self.loaded = tf.saved_model.load(str(folder))
         except (ValueError, TypeError, OSError, KeyError, tf.errors.OpError) as error:
-            raise InputError(f"{folder} cannot be loaded ({_reason(error)}): export the model again.") from None
+            raise InputError(f"{folder} cannot be loaded ({reason(error)}): export the model again.") from None
         signatures = getattr(self.loaded, "signatures", {})
         shown = "; ".join(_shown(name, signature) for name, signature in signatures.items()) or "none"
         self.signature = signatures.get(SIGNATURE)
@@ -269,7 +265,9 @@ class _Served:
             )
         found = self.signature.structured_outputs[PROBABILITIES].shape[-1]
         if found not in (None, classes):
-            raise InputError(f"{folder} has {found} classes, its assets/model.json {classes}: export the model again.")
+            raise InputError(
+                f"{folder} has {found} classes, its assets/{DESCRIPTION} {classes}: export the model again."
+            )
 
     def __call__(self, volumes: np.ndarray) -> np.ndarray:
         import tensorflow as tf
@@ -277,14 +275,9 @@ class _Served:
         try:
             return self.signature(**{INPUT: tf.constant(volumes[..., None])})[PROBABILITIES].numpy()
         except tf.errors.OpError as error:
-            raise InputError(f"{self.folder} refuses these volumes ({_reason(error)}).") from None
+            raise InputError(f"{self.folder} refuses these volumes ({reason(error)}).") from None
 
 
 def _shown(name: str, signature: Any) -> str:
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     return f"{name} ({', '.join(inputs)} -> {', '.join(outputs)})"
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return text[:300] or type(error).__name__

@@ -21,7 +21,9 @@ from tqdm import tqdm
 from aitom_ssl import models
 from aitom_ssl.data import Dataset
 from aitom_ssl.data.batches import standardize
-from aitom_ssl.export.legacy import identify_legacy, legacy_layout, load_legacy_weights
+from aitom_ssl.evaluation.classification import confusion_matrix
+from aitom_ssl.export.legacy import identify_legacy, load_legacy_weights
+from aitom_ssl.export.legacy_file import legacy_layout
 from aitom_ssl.files import sha256
 
 _BATCH = 32
@@ -94,12 +96,12 @@ def legacy_network(architecture: str, size: int, classes: int) -> tf_keras.Model
     return tf_keras.Model(volumes, _NETWORKS[architecture](volumes, classes))
 
 
-def load_with_tf_keras(path: str | Path) -> tf_keras.Model:
-    """The network of a legacy file as tf-keras has it.
+def load_with_tf_keras(path: str | Path, size: int | None = None) -> tf_keras.Model:
+    """The network of a legacy file as tf-keras has it; `size` as `identify_legacy` takes it.
 
     Only for a file that `load_legacy_weights` took: the model_config of any other may hold code, which tf-keras runs.
     """
-    network, layout = identify_legacy(path), legacy_layout(path)
+    network, layout = identify_legacy(path, size), legacy_layout(path)
     # tf-keras goes by the name of the file, we by what is in it.
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder) / ("file.weights.h5" if layout == "numbered weights" else "file.h5")
@@ -137,7 +139,7 @@ def compare_legacy(weights: str | Path, dataset: Dataset) -> dict[str, Any]:
     ours = models.get(network.architecture)((network.size,) * 3 + (1,), network.classes)
     load_legacy_weights(ours, weights)
     ours.jit_compile = False
-    legacy = load_with_tf_keras(weights)
+    legacy = load_with_tf_keras(weights, dataset.size)
     forms = [(axes, True) for axes in ("zyx", "xyz")]
     if not dataset.standardized:
         forms += [(axes, False) for axes in ("zyx", "xyz")]
@@ -184,8 +186,7 @@ def accuracies(
     """
     known = labels >= 0
     labels, predicted, ours = labels[known], by_legacy[known].argmax(axis=1), by_ours[known].argmax(axis=1)
-    counts = np.zeros((len(class_names),) * 2, int)  # output, label
-    np.add.at(counts, (predicted, labels), 1)
+    counts = confusion_matrix(labels, predicted, len(class_names)).T  # output, label
     outputs, matched = scipy.optimize.linear_sum_assignment(counts, maximize=True)
     return {
         "accuracy_legacy": float((predicted == labels).mean()),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.export.classifier import BATCH_SIZE, Classifier, ModelFiles, find_model, load_classifier
 from aitom_ssl.export.feed import Batch, Feed, ahead
 from aitom_ssl.export.prediction_folder import PART, PredictionFolder
-from aitom_ssl.files import atomic_write, refuse_unwritable
+from aitom_ssl.files import refuse_unwritable, write_json
 
 if TYPE_CHECKING:
     from aitom_ssl.evaluation import ClassificationMetrics
@@ -250,9 +249,7 @@ def evaluate_classifier(
         volumes=lambda rows: source.read(chosen[np.asarray(rows)]),
     )
     Path(output).mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(output) / "results.json") as temporary:
-        text = json.dumps({**about, **metrics.to_dict()}, indent=1, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(Path(output) / "results.json", {**about, **metrics.to_dict()})
     write_classification_report(
         Path(output) / "report.html",
         f"{classifier.description.architecture} on {data}",

@@ -29,7 +29,7 @@ from aitom_ssl.export.prediction_tables import (
     new_star,
     read_predictions,
 )
-from aitom_ssl.files import atomic_write
+from aitom_ssl.files import atomic_write, write_json
 
 PART = 1024
 
@@ -84,9 +84,7 @@ class PredictionFolder:
         self._write_about({"finished": False})
 
     def _write_about(self, more: Mapping[str, Any]) -> None:
-        with atomic_write(self.about) as temporary:
-            text = json.dumps({**self.identity, **more}, indent=1, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(self.about, {**self.identity, **more})
 
     # --- Parts ---
 

@@ -29,6 +29,8 @@ from aitom_ssl.errors import InputError
 CLASS, CONFIDENCE, PROBABILITY = "rlnClassNumber", "aitomConfidence", "aitomProbability_"
 INPUT_CLASS = "aitomInputClassNumber"
 CLASSES_BLOCK = "aitom_classes"
+# What a value must not begin with: a reader takes the line for a column, a text or a new block.
+_RESERVED = re.compile(r"_|;|(data|loop|save|stop|global)_", re.IGNORECASE)
 _TOKEN = re.compile(r"\"[^\"]*\"|'[^']*'|\S+")
 
 
@@ -86,7 +88,7 @@ def star_values(prediction: Prediction) -> list[str]:
 def quoted(value: Any) -> str:
     """`value` as one token of a STAR file."""
     text = " ".join(str(value).split())
-    plain = text and not re.search(r"[\s\"'#]", text) and text[0] not in "_;"
+    plain = text and not re.search(r"[\s\"'#]", text) and not _RESERVED.match(text)
     return text if plain else "'" + text.replace("'", "_") + "'" if '"' in text else f'"{text}"'
 
 

@@ -9,12 +9,11 @@ import dataclasses
 import os
 import re
 import shlex
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aitom_ssl.errors import InputError
+from aitom_ssl.export.classifier import RIF_SVM, find_run
 from aitom_ssl.export.versions import new_version
 from aitom_ssl.training.run import RunFolder
 
@@ -56,17 +55,12 @@ def checked_export(
     path = Path(run)
     if not (path / "config.yaml").is_file():
         raise InputError(f"{path} holds no run (no config.yaml): give the folder of one.")
-    config = RunFolder(path).read_config()
-    about = config.get("model")
-    if not isinstance(about, Mapping):
-        raise InputError(f"{path}/config.yaml does not say what model it is (no `model`): train it again to export it.")
-    if about.get("architecture") == "rif_svm":
+    files = find_run(path)
+    if files.kind == RIF_SVM:
         raise InputError(
             f"{path} is a RIF-SVM, a scikit-learn model that cannot be a SavedModel: use it with `aitom-ssl predict`."
         )
-    if not (path / "model.keras").is_file():
-        raise InputError(f"{path} has no model.keras: its training has not finished. Go on with --resume, then export.")
-    about = dict(about)
+    about = dict(files.about)
     for name, given in (("voxel_size", voxel_size), ("contrast", contrast)):
         if given is not None and about.get(name) not in (None, given):
             raise InputError(f"{path} was trained with {name}={about[name]}, not {given}: leave --{name} out.")
@@ -76,18 +70,11 @@ def checked_export(
 
 def export_run(request: ExportRequest) -> ModelDescription:
     """Write the SavedModel, and return its description. InputError for a model.keras or description that is damaged."""
-    import keras
-
     from aitom_ssl.export.savedmodel import export_savedmodel
     from aitom_ssl.models import ModelDescription
 
     description = ModelDescription.from_dict(request.about, f"{request.run}/config.yaml")
-    path = request.run / "model.keras"
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise InputError(f"{path} cannot be loaded ({reason}): train or import the model again.") from None
+    model = RunFolder(request.run).load_model()
     export_savedmodel(model, request.folder.parent, description, int(request.folder.name))
     return description
 

@@ -34,12 +34,11 @@ import numpy as np
 import tensorflow as tf
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.export.versions import build_version, new_version
+from aitom_ssl.export.versions import DESCRIPTION, build_version, new_version
 from aitom_ssl.models import ModelDescription
+from aitom_ssl.models.building import CLASSIFIER, INPUT
 
-INPUT, BYTES_INPUT = "subtomogram", "subtomogram_bytes"
-CLASSIFIER = "classifier"
-DESCRIPTION = "model.json"
+BYTES_INPUT = f"{INPUT}_bytes"
 WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
 
 Heads = dict[str, Callable[[tf.Tensor], tf.Tensor]]

@@ -19,6 +19,7 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.files import refuse_unwritable
 
 GRAPH = "saved_model.pb"
+DESCRIPTION = "model.json"  # among the assets
 
 
 def versions(path: str | os.PathLike) -> list[int]:

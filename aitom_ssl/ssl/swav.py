@@ -15,7 +15,8 @@ from aitom_ssl.losses.swapped import sinkhorn, swapped_prediction
 from aitom_ssl.models import standardized
 from aitom_ssl.ssl.queue import EmbeddingQueue
 from aitom_ssl.ssl.small_crops import random_box, sharing_weights
-from aitom_ssl.ssl.two_views import TwoViewMethod, as_views, compiled_alone, projection_head
+from aitom_ssl.ssl.two_views import TwoViewMethod, as_views, projection_head
+from aitom_ssl.training.compiled import compiled_alone
 
 
 class SwAV(TwoViewMethod):

@@ -10,6 +10,7 @@ from keras import layers, ops
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.models import standardized
+from aitom_ssl.training.compiled import compiled_alone, networks_on_xla
 
 HEADS = ("v1", "v2", "v2_bn", "simclr", "swav")
 _SWAV_WIDTH = 2048
@@ -53,12 +54,8 @@ class TwoViewMethod(keras.Model):
         self.feature_std = keras.metrics.Mean(name="feature_std")
 
     def compile(self, *args: Any, jit_compile: bool | str | None = None, **kwargs: Any) -> None:
-        """As keras.Model.compile; `jit_compile=None` compiles with XLA except on TensorFlow.
-
-        There 3-D convolutions under XLA are several times slower on the CPU than oneDNN's.
-        """
-        if jit_compile is None:
-            jit_compile = keras.backend.backend() != "tensorflow"
+        """As keras.Model.compile; `jit_compile=None` is what `training.compiled.networks_on_xla` says."""
+        jit_compile = networks_on_xla() if jit_compile is None else jit_compile
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
     def views(self, volumes: Any) -> tuple[Any, ...]:
@@ -148,12 +145,3 @@ def feature_std(embeddings: Any) -> Any:
     1 / sqrt(dim) when the embeddings spread over the sphere, 0 when all are the same (collapse).
     """
     return ops.mean(ops.std(embeddings, axis=0))
-
-
-def compiled_alone(augmenter: Callable[..., Any]) -> Callable[..., Any]:
-    """On TensorFlow the augmentation is compiled with XLA by itself, where the networks are not."""
-    if keras.backend.backend() != "tensorflow":
-        return augmenter
-    import tensorflow as tf
-
-    return tf.function(lambda volumes, seed: augmenter(volumes, seed=seed), jit_compile=True, autograph=False)

@@ -17,7 +17,7 @@ import gemmi
 import numpy as np
 from scipy import fft
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import sha256
 from aitom_ssl.geometry import frequencies
 from aitom_ssl.structures.density import (
@@ -60,8 +60,7 @@ def read_atoms(path: str | Path, assembly: str | None = "1") -> Atoms:
     except FileNotFoundError:
         raise InputError(f"There is no structure file {path}. Check the path.") from None
     except (RuntimeError, ValueError, OSError, IndexError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is not a readable PDB or mmCIF file ({reason}). Get the file again.") from None
+        raise InputError(f"{path} is not a readable PDB or mmCIF file ({reason(error)}). Get the file again.") from None
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise InputError(f"{path} holds no atoms; expected a PDB or mmCIF model. Get the file again.")
     structure.setup_entities()

@@ -7,7 +7,6 @@ model and optimizer, dropout seeds included; data are a function of (seed, epoch
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ import keras
 
 from aitom_ssl import environment
 from aitom_ssl.data import numpy_batches
-from aitom_ssl.data.batches import TrainingOrder
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import is_disk_full
 from aitom_ssl.models import ModelDescription
@@ -139,12 +137,8 @@ def training_batches(train: Any, batch_size: int, seed: int, first_epoch: int, l
         from aitom_ssl.data import pipeline
 
         return pipeline.training_batches(train, batch_size, seed, first_epoch, labels)
-    batches = numpy_batches(train, batch_size, seed, first_epoch)
-    if not labels:
-        return ((volumes,) for volumes in batches)
-    order = TrainingOrder(train, batch_size, seed)
-    targets = (train.labels[order(number)] for number in itertools.count(first_epoch * order.steps))
-    return (pair for pair in zip(batches, targets, strict=True))  # Keras takes a generator, not any iterator
+    batches = numpy_batches(train, batch_size, seed, first_epoch, labels)
+    return batches if labels else ((volumes,) for volumes in batches)
 
 
 def _state(model: keras.Model) -> list[Any]:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, refuse_unwritable
+from aitom_ssl.errors import InputError, reason
+from aitom_ssl.files import atomic_write, refuse_unwritable, write_json
 
 RUNS = Path("runs")
 _KEPT = 2
@@ -88,8 +88,9 @@ class RunFolder:
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path} is not readable YAML ({reason}): put it back, or start a new run.") from None
+            raise InputError(
+                f"{path} is not readable YAML ({reason(error)}): put it back, or start a new run."
+            ) from None
         if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
             raise InputError(f"{path} is not a run's config (it has no `settings`): put it back, or start a new run.")
         return config
@@ -108,9 +109,7 @@ class RunFolder:
 
     def write_results(self, results: Mapping[str, Any]) -> Path:
         """results.json: the measurements of the finished run."""
-        with atomic_write(self.path / "results.json") as temporary:
-            temporary.write_text(json.dumps(dict(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return self.path / "results.json"
+        return write_json(self.path / "results.json", results)
 
     # --- Where to go on ---
 
@@ -136,8 +135,7 @@ class RunFolder:
                 about = json.loads(file["about"].tobytes())
                 arrays = [file[f"{i:05d}"] for i in range(len(file.files) - 1)]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path} is damaged ({reason}): delete it to go on from the one before.") from None
+            raise InputError(f"{path} is damaged ({reason(error)}): delete it to go on from the one before.") from None
         expected, found = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
         if expected != found:
             raise InputError(
@@ -166,6 +164,16 @@ class RunFolder:
         with atomic_write(self.path / "model.keras") as temporary:
             model.save(temporary)
         return self.path / "model.keras"
+
+    def load_model(self) -> Any:
+        """The keras.Model in model.keras, not compiled; InputError when it is damaged."""
+        import keras
+
+        path = self.path / "model.keras"
+        try:
+            return keras.models.load_model(path, compile=False)
+        except (ValueError, TypeError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} cannot be loaded ({reason(error)}): train or import the model again.") from None
 
 
 def run_name(method: str, data: str) -> str:

@@ -18,22 +18,22 @@ from aitom_ssl.training.run import RunFolder
 ARCHITECTURES = ("inception3d", "dsrf3d", "dsrf3dv2", "cb3d", "rb3d", "resnet18_3d")
 AUGMENTATIONS = ("ssl2022", "recommended", "none")
 
-_AT_LEAST_1 = (lambda v: v >= 1, "1 or more")
-_AT_LEAST_0 = (lambda v: v >= 0, "0 or more")
-_ABOVE_0 = (lambda v: v > 0, "above 0")
+AT_LEAST_1 = (lambda v: v >= 1, "1 or more")
+AT_LEAST_0 = (lambda v: v >= 0, "0 or more")
+ABOVE_0 = (lambda v: v > 0, "above 0")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "epochs": _AT_LEAST_1,
+    "epochs": AT_LEAST_1,
     "batch_size": (lambda v: v >= 2, "2 or more"),
-    "learning_rate": _ABOVE_0,
-    "weight_decay": _AT_LEAST_0,
-    "decay": _AT_LEAST_0,
+    "learning_rate": ABOVE_0,
+    "weight_decay": AT_LEAST_0,
+    "decay": AT_LEAST_0,
     "momentum": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    "temperature": _ABOVE_0,
-    "queue_size": _AT_LEAST_1,
-    "dim": _AT_LEAST_1,
-    "limit": _AT_LEAST_1,
+    "temperature": ABOVE_0,
+    "queue_size": AT_LEAST_1,
+    "dim": AT_LEAST_1,
+    "limit": AT_LEAST_1,
     "seed": (lambda v: 0 <= v < 2**30, "from 0 to 2**30 - 1"),
-    "knn_every": _AT_LEAST_1,
+    "knn_every": AT_LEAST_1,
 }
 
 

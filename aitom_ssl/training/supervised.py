@@ -133,8 +133,7 @@ def _measure(
         "epochs": done.epoch,
         "seconds": done.seconds,
     }
-    network = keras.models.load_model(run.path / "model.keras", compile=False)
-    probabilities = extract_features(network, labelled.measured)
+    probabilities = extract_features(run.load_model(), labelled.measured)
     measured = (probabilities, labelled.measured, labelled.measured_on)
     conclude(run, *measured, settings, command, facts, done.history, best["epoch"], more)
 

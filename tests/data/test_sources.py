@@ -223,6 +223,10 @@ def test_the_centre_voxel_stays_the_centre_voxel(side, size):
     assert np.unravel_index(fitted[0].argmax(), fitted[0].shape) == (size // 2,) * 3
 
 
+def test_no_volumes_fit_any_box():
+    assert fit_box(VOLUMES[:0], SIZE + 3).shape == (0, *[SIZE + 3] * 3)
+
+
 def test_padding_is_each_volumes_mean():
     padded = fit_box(VOLUMES[:2], SIZE + 3)
     for box, volume in zip(padded, VOLUMES, strict=False):

@@ -93,6 +93,16 @@ def test_data_of_another_size_are_refused(weights, tmp_path):
         compare_legacy(weights / "whole.h5", Dataset(folder, "test"))
 
 
+def test_weights_that_fit_several_sizes_are_run_at_that_of_the_data(tmp_path):
+    """DSRF3D pools 10^3 and 11^3 to the same features."""
+    network = legacy_network("dsrf3d", 10, len(CLASSES))
+    network.save_weights(tmp_path / "only.h5")
+    folder = write_dataset(tmp_path / "d", "d", CLASSES, 10.0, "bright", {"test": volumes(3, 11)}, standardized=True)
+    report = compare_legacy(tmp_path / "only.h5", Dataset(folder, "test"))
+    assert report["size"] == 11
+    assert report["inputs"][0]["max_difference"] == 0
+
+
 def test_agreement_counts():
     a = np.array([[0.7, 0.3], [0.4, 0.6], [0.5, 0.5]], np.float32)
     b = np.array([[0.7, 0.3], [0.6, 0.4], [0.5, 0.5]], np.float32)

@@ -152,3 +152,10 @@ def test_a_new_file_has_optics_particles_and_classes(tmp_path):
 )
 def test_tokens(value, token):
     assert quoted(value) == token
+
+
+def test_a_folder_named_like_a_block_does_not_end_the_table(tmp_path):
+    columns = {"rlnImageName": ["data_set/a.mrc", "x", "loop_/b.mrc"]}
+    path = tmp_path / "a.star"
+    path.write_text("".join(new_star(PREDICTIONS, CLASSES, columns, 13.48, 32)))
+    assert starfile.read(path)["particles"]["rlnImageName"].tolist() == ["data_set/a.mrc", "loop_/b.mrc"]

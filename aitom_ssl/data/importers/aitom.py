@@ -39,13 +39,15 @@ def aitom_folders(folder: str | Path) -> list[Path]:
     return sorted(p.parent for depth in ("", "*/", "*/*/") for p in folder.glob(f"{depth}{VOLUMES}") if p.is_dir())
 
 
-def aitom_particles(folder: str | Path, box_size: int | None = None, voxel_size: float | None = None) -> Particles:
+def aitom_particles(
+    folder: str | Path, box_size: int | None = None, voxel_size: float | None = None, flag: str = "--input"
+) -> Particles:
     """Particles of the layout in `folder`, or in its sub-folders when it is one SNR folder of the published sets.
 
     Classes are the sorted names in the JSON files; null is an unlabelled particle. Poses and shifts are kept where
-    every file has them. `box_size` and `voxel_size` are as in `folder_particles`. Raises InputError for a folder with
-    several SNR folders (they hold the same scenes), a volume without its JSON, JSON without a name, and what
-    `check_files` refuses.
+    every file has them. `box_size` and `voxel_size` are as in `folder_particles`. Raises InputError, naming the `flag`
+    that gave the folder, for one with several SNR folders (they hold the same scenes), a volume without its JSON, JSON
+    without a name, and what `check_files` refuses.
     """
     folder = Path(folder)
     groups: dict[Path, list[Path]] = defaultdict(list)
@@ -53,11 +55,11 @@ def aitom_particles(folder: str | Path, box_size: int | None = None, voxel_size:
         groups[found if found == folder else found.parent].append(found)
     if len(groups) > 1:
         names = ", ".join(sorted(str(group.relative_to(folder)) for group in groups))
-        raise InputError(f"--input={folder} holds several sets ({names}): import one, as in --input={min(groups)}.")
+        raise InputError(f"{flag}={folder} holds several sets ({names}): take one, as in {flag}={min(groups)}.")
     folders = [found for members in groups.values() for found in members]
     files = [file for found in folders for file in _numbered(found / VOLUMES)]
     if not files:
-        raise InputError(f"--input={folder}: no {VOLUMES}/tomotarget*.mrc in it.")
+        raise InputError(f"{flag}={folder}: no {VOLUMES}/tomotarget*.mrc in it.")
     size, voxel_size = check_files(files, box_size, voxel_size)
     labels = [_read_label(file) for file in files]
     class_names = sorted({label["name"] for label in labels if label["name"] is not None})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write
 
 
@@ -61,8 +61,9 @@ def read_csv(
     try:
         table = pandas.read_csv(path, skipinitialspace=True)
     except (ValueError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a CSV table ({reason}): expected the line x,y,z and one a particle.") from None
+        raise InputError(
+            f"{path} is not a CSV table ({reason(error)}): expected the line x,y,z and one a particle."
+        ) from None
     table.columns = [str(name).strip() for name in table.columns]
     lower = {name.lower(): name for name in reversed(table.columns)}
     if not {"x", "y", "z"} <= set(lower):

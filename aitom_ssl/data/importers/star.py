@@ -22,7 +22,7 @@ import pandas
 import starfile
 
 from aitom_ssl.data.importers.coordinates import Coordinates, class_labels, numbers
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write
 from aitom_ssl.geometry import matrix_to_quaternion, quaternion_to_matrix, relion_angles_to_quaternion
 
@@ -46,8 +46,7 @@ def read_blocks(path: str | Path, flag: str = "--coordinates") -> dict[str, pand
     try:
         blocks = starfile.read(path, always_dict=True)
     except Exception as error:  # starfile lets the errors of whatever it meets through
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as a STAR file ({reason}): write it again.") from None
+        raise InputError(f"{path} cannot be read as a STAR file ({reason(error)}): write it again.") from None
     return {
         name: block if isinstance(block, pandas.DataFrame) else pandas.DataFrame([block or {}])
         for name, block in blocks.items()

@@ -1,0 +1,54 @@
+"""Flags that the training commands have in common, in the same words; what they default to stands in the recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aitom_ssl.cli.common import flag
+from aitom_ssl.training.precision import PRECISIONS
+from aitom_ssl.training.settings import ARCHITECTURES, AUGMENTATIONS, Recipe
+
+# Followed by the recipe's default.
+_TEXTS = {
+    "epochs": "Passes over the training samples.",
+    "batch_size": "Volumes a step.",
+    "encoder": "Architecture, pooled.",
+    "learning_rate": "Of Adam.",
+    "weight_decay": "Decoupled, kernels only.",
+    "dim": "Length of an embedding.",
+    "seed": "Of weights, order and augmentation.",
+    "precision": "bfloat16 is faster where the hardware has it.",
+    "knn_every": "Epochs between kNN measurements.",
+}
+_CHOICES = {"encoder": ARCHITECTURES, "augmentation": AUGMENTATIONS, "precision": PRECISIONS}
+
+
+def training_flags(recipe: Recipe, folder: str) -> Callable[..., Any]:
+    """`make(name, text, choices)` gives the field of a command's Options for that flag, with the default in its help.
+
+    recipe: of the command. folder: what its runs' folders begin with, for people. `text` and `choices` may be left out
+    where the flag is one that others have too.
+    """
+    smoke = recipe.smoke
+    whole = {
+        "data": "Name of a dataset (data_specs/NAME.yaml), a YAML file, or a dataset's folder.",
+        "output": f"Folder of the run. Default: runs/{folder}-DATA, with a number when that is taken.",
+        "preset": f"Which defaults to take. Default: {next(iter(recipe.presets))}.",
+        "limit": "At most this many samples of each split. Default: all.",
+    }
+    switches = {
+        "resume": "Go on with the run in --output, or the last one; its settings are kept, only --epochs may be given "
+        "anew.",
+        "smoke": f"The same in seconds: {smoke['epochs']} epochs of {smoke['limit']} samples of {smoke['data']}, "
+        "unless other flags say so.",
+    }
+
+    def make(name: str, text: str | None = None, choices: Sequence[str] | None = None) -> Any:
+        if name in switches:
+            return flag(False, switches[name])
+        if name in whole:
+            return flag(None, whole[name], tuple(recipe.presets) if name == "preset" else None)
+        return flag(None, f"{text or _TEXTS[name]} {recipe.default(name)}", choices or _CHOICES.get(name))
+
+    return make
