@@ -79,7 +79,7 @@ def ResNet18_3D(
 
 def _basic_block(x: keras.KerasTensor, filters: int, stride: int, prefix: str) -> keras.KerasTensor:
     shortcut = x
-    if stride != 1 or x.shape[-1] != filters:
+    if stride != 1:
         shortcut = _convolution(x, filters, 1, stride, prefix, "shortcut")
     y = _convolution(x, filters, 3, stride, prefix, "conv1")
     y = layers.ReLU(name=f"{prefix}_relu1")(y)

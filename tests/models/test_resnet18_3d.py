@@ -69,7 +69,8 @@ def test_every_convolution_is_normalised_and_has_he_initialisation(weightless):
         if isinstance(layer, keras.layers.Conv3D):
             assert not layer.use_bias
             assert isinstance(layer.kernel_initializer, keras.initializers.HeNormal)
-            assert model.get_layer(f"{layer.name}_bn").epsilon == 1e-5
+            normalisation = model.get_layer(f"{layer.name}_bn")
+            assert (normalisation.epsilon, normalisation.momentum) == (1e-5, 0.9)
 
 
 def test_refuses_another_stem():

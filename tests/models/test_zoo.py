@@ -178,20 +178,24 @@ def outputs(compiled):
         found[name] = np.asarray(call(*groups, volumes)).tolist()
     return found
 """
-ON_JAX = """
+NARROW = (64, 8, 12, 16)
+ON_JAX = f"""
 import jax
+from aitom_ssl.models import resnet18_3d
+resnet18_3d._STAGES = {NARROW}
 assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
 print(json.dumps(outputs(jax.jit)))
 """
 
 
-def test_jax_gives_the_same():
+def test_jax_gives_the_same(monkeypatch):
     pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", OUTPUTS + ON_JAX]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
+    monkeypatch.setattr(models.resnet18_3d, "_STAGES", NARROW)
     here = {}
     exec(OUTPUTS, here)
     expected = here["outputs"](lambda function: function)
