@@ -23,6 +23,7 @@ import shlex
 
 from aitom_ssl.cli.common import flag
 from aitom_ssl.errors import InputError
+from aitom_ssl.training.precision import PRECISIONS
 
 
 @dataclasses.dataclass
@@ -61,7 +62,7 @@ class Shared:
     precision: str | None = flag(
         None,
         "Numbers to compute in; bfloat16 is quicker where the processor has it. Default: as it was trained.",
-        choices=("float32", "mixed_bfloat16"),
+        choices=PRECISIONS,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from aitom_ssl.cli.common import flag
 from aitom_ssl.discovery.reproduce_xu2017 import METHODS, NAME, SNRS, TILTS
 from aitom_ssl.errors import InputError, near
+from aitom_ssl.training.precision import PRECISIONS
 
 PRESETS = {
     "cpu": {
@@ -92,7 +93,7 @@ class Options:
     precision: str | None = flag(
         None,
         f"bfloat16 is faster where the hardware has it. {_default('precision')}",
-        choices=("float32", "mixed_bfloat16"),
+        choices=PRECISIONS,
     )
     resume: bool = flag(
         False, "Go on with the table in --output, or the last one; --snr, --tilt, --methods and --seeds add to it."

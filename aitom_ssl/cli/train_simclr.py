@@ -15,10 +15,10 @@ added noise, larger batches (the negatives are the batch) and learning rate.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from aitom_ssl.cli.common import parse
-from aitom_ssl.cli.training_flags import training_flags
+from aitom_ssl.cli.training_flags import pretrain, training_flags
 from aitom_ssl.training.settings import Recipe
 
 RECIPE = Recipe(
@@ -82,21 +82,13 @@ class Options:
     smoke: bool = _flag("smoke")
 
 
-def run(options: Options) -> None:
-    settings, output = RECIPE.asked(options, parse)
-
-    from aitom_ssl.training.quiet import import_keras_quietly
-    from aitom_ssl.training.request import checked_splits
-
-    # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.
-    checked_splits(settings, output, options.resume)
-    import_keras_quietly()
-
+def build(encoder: Any, augmenter: Any, settings: Mapping[str, Any]) -> Any:
+    """The method, untrained."""
     from aitom_ssl.ssl import SimCLR
-    from aitom_ssl.training.pretrain import run_pretraining
 
-    def build(encoder: Any, augmenter: Any, settings: dict[str, Any]) -> Any:
-        names = ("dim", "temperature", "head", "seed")
-        return SimCLR(encoder, augmenter, **{name: settings[name] for name in names})
+    names = ("dim", "temperature", "head", "seed")
+    return SimCLR(encoder, augmenter, **{name: settings[name] for name in names})
 
-    run_pretraining("simclr", settings, build, output, options.resume, RECIPE.command_line(settings))
+
+def run(options: Options) -> None:
+    pretrain(RECIPE, options, build)

@@ -17,10 +17,10 @@ a smaller --epsilon (0.03) or more --freeze_steps may help.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from aitom_ssl.cli.common import parse
-from aitom_ssl.cli.training_flags import training_flags
+from aitom_ssl.cli.training_flags import pretrain, training_flags
 from aitom_ssl.errors import InputError
 from aitom_ssl.training.settings import ABOVE_0, AT_LEAST_0, AT_LEAST_1, RANGES, Recipe
 
@@ -129,37 +129,33 @@ class Options:
     smoke: bool = _flag("smoke")
 
 
-def run(options: Options) -> None:
-    settings, output = RECIPE.asked(options, parse)
-
-    from aitom_ssl.training.quiet import import_keras_quietly
-    from aitom_ssl.training.request import checked_splits
-
-    # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.
-    splits = checked_splits(settings, output, options.resume)
+def check(settings: Mapping[str, Any], splits: Mapping[str, Any]) -> None:
+    """InputError for small crops that are not small."""
     side, small = splits["train"].size, settings["small_size"]
     if settings["small_crops"] and small >= side:
         raise InputError(f"--small_size={small} must be below the {side} voxels of {settings['data']}.")
-    import_keras_quietly()
 
+
+def build(encoder: Any, augmenter: Any, settings: Mapping[str, Any]) -> Any:
+    """The method, untrained; InputError for an encoder that small crops do not fit."""
     from aitom_ssl import models
     from aitom_ssl.ssl import SwAV
-    from aitom_ssl.training.pretrain import run_pretraining
 
-    def encoder_of(size: int) -> Any:
-        return models.get(settings["encoder"])(input_shape=(size,) * 3 + (1,), include_top=False, pooling="avg")
-
+    small_encoder = None
     if settings["small_crops"]:
-        features, fewer = (encoder_of(size).output_shape[1] for size in (side, small))
+        side, small = encoder.input_shape[1], settings["small_size"]
+        shape = (small,) * 3 + (1,)
+        small_encoder = models.get(settings["encoder"])(input_shape=shape, include_top=False, pooling="avg")
+        features, fewer = encoder.output_shape[1], small_encoder.output_shape[1]
         if features != fewer:
             raise InputError(
                 f"--encoder={settings['encoder']} gives {features} features at {side}^3 and {fewer} at {small}^3: "
                 "small crops need as many. Take another --small_size or --encoder."
             )
+    names = ("dim", "prototypes", "epsilon", "iterations", "temperature", "head", "queue_size", "queue_start")
+    chosen = {name: settings[name] for name in (*names, "freeze_steps", "small_crops", "seed")}
+    return SwAV(encoder, augmenter, **chosen, small_encoder=small_encoder)
 
-    def build(encoder: Any, augmenter: Any, settings: dict[str, Any]) -> Any:
-        names = ("dim", "prototypes", "epsilon", "iterations", "temperature", "head", "queue_size", "queue_start")
-        chosen = {name: settings[name] for name in (*names, "freeze_steps", "small_crops", "seed")}
-        return SwAV(encoder, augmenter, **chosen, small_encoder=encoder_of(small) if chosen["small_crops"] else None)
 
-    run_pretraining("swav", settings, build, output, options.resume, RECIPE.command_line(settings))
+def run(options: Options) -> None:
+    pretrain(RECIPE, options, build, check)

@@ -1,11 +1,11 @@
-"""Flags that the training commands have in common, in the same words; what they default to stands in the recipes."""
+"""What the training commands have in common: flags in the same words, and the way from them to a pretraining run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aitom_ssl.cli.common import flag
+from aitom_ssl.cli.common import flag, parse
 from aitom_ssl.training.precision import PRECISIONS
 from aitom_ssl.training.settings import ARCHITECTURES, AUGMENTATIONS, Recipe
 
@@ -52,3 +52,27 @@ def training_flags(recipe: Recipe, folder: str) -> Callable[..., Any]:
         return flag(None, f"{text or _TEXTS[name]} {recipe.default(name)}", choices or _CHOICES.get(name))
 
     return make
+
+
+def pretrain(
+    recipe: Recipe,
+    options: Any,
+    build: Callable[[Any, Any, Mapping[str, Any]], Any],
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], None] = lambda settings, splits: None,
+) -> None:
+    """The run that `options` of a pretraining command ask for; `build` as in `run_pretraining`.
+
+    A mistake is answered, and missing data are simulated, before TensorFlow is loaded: `check` of (settings, splits)
+    raises InputError for what only this command refuses.
+    """
+    settings, output = recipe.asked(options, parse)
+
+    from aitom_ssl.training.quiet import import_keras_quietly
+    from aitom_ssl.training.request import checked_splits
+
+    check(settings, checked_splits(settings, output, options.resume))
+    import_keras_quietly()
+
+    from aitom_ssl.training.pretrain import run_pretraining
+
+    run_pretraining(recipe.methods[0], settings, build, output, options.resume, recipe.command_line(settings))
