@@ -15,7 +15,6 @@ AITom trained is turned by --axes=xyz, so that it sees our volumes as it saw AIT
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from pathlib import Path
 
 from aitom_ssl.cli.common import flag
@@ -74,6 +73,7 @@ def run(options: Options) -> None:
     from aitom_ssl.export.legacy_run import check_class_names, import_legacy
     from aitom_ssl.training.quiet import import_keras_quietly
     from aitom_ssl.training.run import RunFolder
+    from aitom_ssl.training.settings import command_line
 
     # A mistake is answered before TensorFlow is loaded.
     network = identify_legacy(options.weights, options.size)
@@ -84,8 +84,7 @@ def run(options: Options) -> None:
         RunFolder.refuse(options.output)
     import_keras_quietly()
 
-    settings = {**dataclasses.asdict(options), "class_names": ",".join(options.class_names)}
-    flags = [f"--{name}={value}" for name, value in settings.items() if value not in (None, "")]
+    settings = {**dataclasses.asdict(options), "class_names": ",".join(options.class_names) or None}
     made = import_legacy(
         options.weights,
         options.output,
@@ -94,7 +93,7 @@ def run(options: Options) -> None:
         options.voxel_size,
         options.contrast,
         options.axes,
-        shlex.join(["aitom-ssl", "import_legacy", *flags]),
+        command_line("import_legacy", settings),
     )
     print(f"{options.weights}: {network}\nrun      {made.path}")
     if not given:

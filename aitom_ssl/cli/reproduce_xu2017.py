@@ -14,7 +14,6 @@ table.csv (one row a run) and report.html after each run.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from aitom_ssl.cli.common import flag
 from aitom_ssl.discovery.reproduce_xu2017 import METHODS, NAME, SNRS, TILTS
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
+from aitom_ssl.training.settings import command_line, refuse_changes
 
 PRESETS = {
     "cpu": {
@@ -154,11 +154,8 @@ def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) ->
     missing = [name for name in PRESETS["paper"] if name not in stored]
     if missing:
         raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
-    differing = [name for name, value in given.items() if name not in ADDED and stored.get(name) != value]
-    if differing:
-        has = ", ".join(f"--{name}={_words(stored.get(name))}" for name in differing)
-        says = ", ".join(f"--{name}={_words(given[name])}" for name in differing)
-        raise InputError(f"{where} was started with {has}, not {says}: leave that out, or start a new table.")
+    kept = {name: value for name, value in given.items() if name not in ADDED}
+    refuse_changes(kept, stored, where, "table", _words)
     settings = {**stored, "seeds": max(stored["seeds"], given.get("seeds", 1))}
     for name, allowed in (("snr", SNRS), ("tilt", TILTS), ("methods", METHODS)):
         settings[name] = [value for value in allowed if value in (*stored[name], *given.get(name, []))]
@@ -177,7 +174,7 @@ def run(options: Options) -> None:
         settings = new_settings(options)
         if output:
             RunFolder.refuse(output)
-    command = shlex.join(["aitom-ssl", NAME, *(f"--{name}={_words(value)}" for name, value in settings.items())])
+    command = command_line(NAME, {name: _words(value) for name, value in settings.items()})
 
     from aitom_ssl.discovery.reproduce_xu2017 import run_reproduction
     from aitom_ssl.training.quiet import import_keras_quietly

@@ -18,7 +18,6 @@ import gc
 import json
 import math
 import os
-import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from aitom_ssl import environment
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import atomic_write
 from aitom_ssl.training.run import RunFolder
+from aitom_ssl.training.settings import command_line, refuse_changes
 
 METHODS = {"inception3d": "Inception3D", "dsrf3d": "DSRF3D", "rif_svm": "RIF-SVM"}
 SNRS = {1000.0: "1000", 0.5: "05", 0.1: "01", 0.05: "005", 0.03: "003"}
@@ -156,11 +156,7 @@ def jobs_of(settings: Mapping[str, Any]) -> Iterator[Job]:
 def refuse_other_settings(settings: Mapping[str, Any], table: RunFolder) -> None:
     """InputError when the runs of `table` were made with other SHARED settings: one table, one recipe."""
     stored = table.read_config()["settings"]
-    differing = [name for name in SHARED if stored.get(name) != settings[name]]
-    if differing:
-        has = ", ".join(f"--{name}={stored.get(name)}" for name in differing)
-        says = ", ".join(f"--{name}={settings[name]}" for name in differing)
-        raise InputError(f"{table.path} was started with {has}, not {says}: leave that out, or start a new table.")
+    refuse_changes({name: settings[name] for name in SHARED}, stored, str(table.path), "table")
 
 
 def _run(job: Job, settings: Mapping[str, Any], table: RunFolder) -> None:
@@ -170,8 +166,7 @@ def _run(job: Job, settings: Mapping[str, Any], table: RunFolder) -> None:
         return
     own = {name: settings[name] for name in ("epochs", "batch_size", "learning_rate", "precision")}
     asked = {**RECIPE, **own, "model": job.method, "data": _data(job, settings, table.path), "seed": job.seed}
-    flags = [f"--{name}={value}" for name, value in asked.items() if value is not None]
-    command = shlex.join(["aitom-ssl", "train_supervised", *flags])
+    command = command_line("train_supervised", asked)
     if job.method == "rif_svm":
         from aitom_ssl.discovery.rif_svm import run_rif_svm
 

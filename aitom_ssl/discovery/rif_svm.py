@@ -35,7 +35,7 @@ from aitom_ssl.data.batches import gather, standardize
 from aitom_ssl.discovery.invariants import rotation_invariant_features
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write
-from aitom_ssl.training.request import checked_splits, identity, labelled_splits
+from aitom_ssl.training.request import checked_splits, labelled_splits, run_config
 from aitom_ssl.training.run import RunFolder
 
 if TYPE_CHECKING:
@@ -118,16 +118,7 @@ def run_rif_svm(settings: Mapping[str, Any], output: str | None = None, command:
     probabilities = class_probabilities(fitted.classifier, measured_features, len(description.class_names))
 
     run = RunFolder.create(output, METHOD, settings["data"])
-    run.write_config(
-        {
-            "method": METHOD,
-            "command": command,
-            "settings": dict(settings),
-            "dataset": identity(splits),
-            "model": description.to_dict(),
-            "versions": environment.versions(),
-        }
-    )
+    run.write_config(run_config(METHOD, command, settings, splits, description))
     _write(run.path / MODEL_FILE, RifSvm(description, fitted.classifier))
     found = {
         "penalty": fitted.penalty,

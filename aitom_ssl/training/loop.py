@@ -12,14 +12,13 @@ from typing import Any
 
 import keras
 
-from aitom_ssl import environment
 from aitom_ssl.data import numpy_batches
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import is_disk_full
 from aitom_ssl.models import ModelDescription
 from aitom_ssl.training.callbacks import Progress, Record, StopWhenNotFinite
 from aitom_ssl.training.precision import precision
-from aitom_ssl.training.request import identity
+from aitom_ssl.training.request import run_config
 from aitom_ssl.training.run import Checkpoint, RunFolder
 
 
@@ -56,16 +55,7 @@ def experiment(
         KeyboardInterrupt, or InputError on a full disk, saying how to go on.
     """
     run = RunFolder.open(output) if resume else RunFolder.create(output, method, settings["data"])
-    run.write_config(
-        {
-            "method": method,
-            "command": command,
-            "settings": dict(settings),
-            "dataset": identity(splits),
-            "model": description.to_dict(),
-            "versions": environment.versions(),
-        }
-    )
+    run.write_config(run_config(method, command, settings, splits, description))
     try:
         yield run
     except KeyboardInterrupt:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from aitom_ssl import environment
 from aitom_ssl.data import Dataset, load, prepare, steps_per_epoch
 from aitom_ssl.data.shards import read_header
 from aitom_ssl.errors import InputError
 from aitom_ssl.training.run import RunFolder
+
+if TYPE_CHECKING:
+    from aitom_ssl.models import ModelDescription
 
 HELD_OUT = 0.2
 
@@ -48,6 +52,20 @@ def identity(splits: Mapping[str, Dataset]) -> dict[str, Any]:
         "name": header["name"],
         "fingerprint": header["fingerprint"],
         "samples": {split: len(dataset) for split, dataset in splits.items()},
+    }
+
+
+def run_config(
+    method: str, command: str, settings: Mapping[str, Any], splits: Mapping[str, Dataset], description: ModelDescription
+) -> dict[str, Any]:
+    """What config.yaml of a run on `splits` says."""
+    return {
+        "method": method,
+        "command": command,
+        "settings": dict(settings),
+        "dataset": identity(splits),
+        "model": description.to_dict(),
+        "versions": environment.versions(),
     }
 
 

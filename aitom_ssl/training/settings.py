@@ -37,6 +37,30 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def command_line(command: str, settings: Mapping[str, Any]) -> str:
+    """What to type for `command` with these settings; None stands for a flag that is left out."""
+    flags = [f"--{name}={value}" for name, value in settings.items() if value is not None]
+    return shlex.join(["aitom-ssl", command, *flags])
+
+
+def refuse_changes(
+    wanted: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    where: str,
+    kind: str,
+    words: Callable[[Any], str] = str,
+) -> None:
+    """InputError where a setting that is `wanted` is not what the run (or whatever `kind` it is) in `where` has stored.
+
+    words: a value as its flag takes it.
+    """
+    differing = [name for name, value in wanted.items() if stored.get(name) != value]
+    if differing:
+        has = ", ".join(f"--{name}={words(stored.get(name))}" for name in differing)
+        says = ", ".join(f"--{name}={words(wanted[name])}" for name in differing)
+        raise InputError(f"{where} was started with {has}, not {says}: leave that out, or start a new {kind}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """The defaults of one training command. Its flags default to None, but for `resume` and `smoke`.
@@ -90,11 +114,8 @@ class Recipe:
         """
         self._refuse_damaged(options, stored, where, parse)
         given = self.given(options)
-        differing = [name for name, value in given.items() if name != "epochs" and stored.get(name) != value]
-        if differing:
-            has = ", ".join(f"--{name}={stored.get(name)}" for name in differing)
-            says = ", ".join(f"--{name}={given[name]}" for name in differing)
-            raise InputError(f"{where} was started with {has}, not {says}: leave that out, or start a new run.")
+        kept = {name: value for name, value in given.items() if name != "epochs"}
+        refuse_changes(kept, stored, where, "run")
         return {**stored, "epochs": given.get("epochs", stored["epochs"])}
 
     def _refuse_damaged(
@@ -123,5 +144,4 @@ class Recipe:
 
     def command_line(self, settings: Mapping[str, Any]) -> str:
         """What to type to get a run with these settings."""
-        flags = [f"--{name}={value}" for name, value in settings.items() if value is not None]
-        return shlex.join(["aitom-ssl", self.command, *flags])
+        return command_line(self.command, settings)
