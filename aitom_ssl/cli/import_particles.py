@@ -1,10 +1,13 @@
 """Turn particles into a dataset that --data=FOLDER takes: standardised, protein bright, split, with its provenance.
 
-Three kinds of input:
+Four kinds of input:
   --input=FOLDER     MRC subtomograms (.mrc .map .rec, gzipped too), one sub-folder a class where they are labelled
   --input=FOLDER     AITom's simulated layout (subtomogram_mrc/, json_label/; an SNR003, SNR005 or SNRinfinity folder)
   --tomogram=FILE --coordinates=FILE --box_size=N
                      a tomogram (MRC, gzipped too) with a CSV (x,y,z: voxels from 0) or a RELION 3, 4 or 5 STAR file
+  --tomogram=EVEN.mrc --tomogram_b=ODD.mrc --coordinates=FILE --box_size=N
+                     two half tomograms, of even and odd tilts or frames: particles are cut from their mean, and the
+                     halves are kept as two images of one particle with independent noise
 
 Example:
   aitom-ssl pick_particles --tomogram=tomogram.mrc --invert_contrast --output=picks.star
@@ -25,6 +28,7 @@ from aitom_ssl.errors import InputError
 class Options:
     input: str | None = flag(None, "Folder of MRC subtomograms, or one in AITom's layout.")
     tomogram: str | None = flag(None, "Tomogram to cut particles from (MRC, gzipped too).")
+    tomogram_b: str | None = flag(None, "Other half, where --tomogram is of the even or odd tilts or frames only.")
     coordinates: str | None = flag(None, "CSV or STAR file with the particles' coordinates in the tomogram.")
     output: str | None = flag(None, "Dataset folder to make; a dataset that is there is replaced.")
     box_size: int | None = flag(None, "Box in voxels; crops whole subtomograms about their centre.")
@@ -66,6 +70,10 @@ def run(options: Options) -> None:
     splits = None if options.splits is None else importers.parse_splits(options.splits)
     if options.input is not None and (options.tomogram or options.coordinates):
         raise InputError("--input excludes --tomogram and --coordinates: import whole subtomograms, or cut them.")
+    if options.tomogram_b is not None and not (options.tomogram and options.coordinates):
+        raise InputError(
+            f"--tomogram_b={options.tomogram_b} needs the other half as --tomogram, and --coordinates: give all three."
+        )
     if options.input is not None:
         read = importers.aitom_particles if importers.aitom_folders(options.input) else importers.folder_particles
         particles = read(options.input, options.box_size, options.voxel_size)
@@ -82,6 +90,7 @@ def run(options: Options) -> None:
             coordinate_voxel_size=options.coordinate_voxel_size,
             centre_offset=options.centre_offset,
             label_column=options.label_column,
+            tomogram_b=options.tomogram_b,
         )
     counts = importers.write_particles(
         particles,

@@ -71,15 +71,28 @@ def gather(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
     return (volumes if dataset.standardized else standardize(volumes))[..., None]
 
 
+def gather_halves(dataset: Dataset, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Network inputs (n, z, y, x, 1) float32 of the half images A and B, each standardised by itself.
+
+    InputError where the dataset has none.
+    """
+    first, second = dataset.halves(indices)
+    return standardize(first)[..., None], standardize(second)[..., None]
+
+
 def numpy_batches(
-    dataset: Dataset, batch_size: int, seed: int, start_epoch: int = 0, labels: bool = False
+    dataset: Dataset, batch_size: int, seed: int, start_epoch: int = 0, labels: bool = False, halves: bool = False
 ) -> Iterator[Any]:
     """The batches of `pipeline.training_batches` without TensorFlow: the same ones, in the same order, for ever.
 
-    Arrays (batch_size, z, y, x, 1) float32; with `labels` pairs of one and its labels (batch_size,) int64.
+    Arrays (batch_size, z, y, x, 1) float32; with `labels` pairs of one and its labels (batch_size,) int64. With
+    `halves`, x is a pair of such arrays, the half images A and B of the same samples: ((a, b),), and ((a, b), labels).
     """
     order = TrainingOrder(dataset, batch_size, seed)
     for number in itertools.count(start_epoch * order.steps):
         rows = order(number)
-        volumes = gather(dataset, rows)
-        yield (volumes, dataset.labels[rows].astype(np.int64)) if labels else volumes
+        x = gather_halves(dataset, rows) if halves else gather(dataset, rows)
+        if labels:
+            yield x, dataset.labels[rows].astype(np.int64)
+        else:
+            yield (x,) if halves else x

@@ -6,7 +6,6 @@ that build one dataset at once write equal files over each other or skip what th
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,9 +58,9 @@ def _simulator(simulation: SimulationSpec) -> Simulator:
 
 def _write(spec: DatasetSpec, fingerprint: str, folder: Path, shard: _Shard) -> tuple[_Shard, dict]:
     """Simulate one shard, or keep the one that is there; runs in a worker process."""
-    size = spec.simulation.size
-    if shards.shard_is_whole(folder, shard.split, shard.number, shard.count, size, spec.dtype, fingerprint):
-        return shard, shards.shard_entry(folder, shard.split, shard.number, shard.count)
+    size, halves = spec.simulation.size, spec.has_halves
+    if shards.shard_is_whole(folder, shard.split, shard.number, shard.count, size, spec.dtype, fingerprint, halves):
+        return shard, shards.shard_entry(folder, shard.split, shard.number, shard.count, halves)
     samples = _samples(_simulator(spec.simulation), shard)
     return shard, shards.write_shard(folder, shard.split, shard.number, samples, spec.dtype, size, fingerprint)
 
@@ -117,7 +116,8 @@ def build(
     if progress:
         for split in splits:
             crop_snr = describe_crop_snr(Dataset(folder, split))
-            print(f"{spec.name} {split}: {spec.splits[split]:,} samples, crop SNR {crop_snr}")
+            halves = ", with half images" if spec.has_halves else ""
+            print(f"{spec.name} {split}: {spec.splits[split]:,} samples, crop SNR {crop_snr}{halves}")
     return folder
 
 
@@ -182,7 +182,6 @@ def _header(spec: DatasetSpec, fingerprint: str, folder: Path) -> dict:
         return header
     refuse_unwritable(folder)
     simulation = spec.simulation
-    parameters = {key: value for key, value in dataclasses.asdict(simulation).items() if key != "base"}
     output = "" if folder == dataset_folder(spec) else f" --output={folder}"
     return shards.make_header(
         spec.name,
@@ -192,7 +191,7 @@ def _header(spec: DatasetSpec, fingerprint: str, folder: Path) -> dict:
         simulation.size,
         spec.dtype,
         spec.standardize,
-        {"description": spec.description, "simulation": parameters},
+        {"description": spec.description, "simulation": simulation.parameters()},
         fingerprint,
         f"run `aitom-ssl simulate {spec.request}{output}` again",
     )
@@ -203,7 +202,7 @@ def _is_finished(folder: Path, header: dict, shard: _Shard) -> bool:
     if shard.split not in header["splits"]:
         return False
     entry = header["splits"][shard.split]["shards"][shard.number]
-    files = {"volumes": shards.volumes_file(folder, *shard[:2]), "labels": shards.labels_file(folder, *shard[:2])}
+    files = shards.shard_files(folder, shard.split, shard.number, "halves" in entry)
     return all(path.is_file() and path.stat().st_size == entry[key]["bytes"] for key, path in files.items())
 
 
@@ -218,7 +217,7 @@ def _refuse_foreign_shards(folder: Path, fingerprint: str, todo: Sequence[_Shard
 
 def _refuse_full_disk(spec: DatasetSpec, folder: Path, todo: Sequence[_Shard]) -> None:
     voxels = spec.simulation.size**3
-    sample = voxels * (DTYPES[spec.dtype].itemsize + spec.simulation.mask)
+    sample = voxels * (DTYPES[spec.dtype].itemsize * (1 + spec.has_halves) + spec.simulation.mask)
     needed = sum(shard.count for shard in todo if not shards.volumes_file(folder, *shard[:2]).exists()) * sample
     free = shutil.disk_usage(nearest_existing(folder)).free
     if needed > free:

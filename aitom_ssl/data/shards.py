@@ -3,7 +3,9 @@
     dataset.json                    what it is: class names, voxel size (A), contrast, parameters, checksums
     train/volumes-00000.npy         (n, z, y, x) float16 or float32, n <= 1,024
     train/labels-00000.npz          one array a column, n rows each: label, quaternion, shift, snr, index, ...
+    train/halves-00000.npy          as volumes, of datasets with half images: B, where a volume is (A + B) / 2
 
+Halves have independent noise. A reader that does not know them finds the dataset whole without them: hence one version.
 Rows are read with `os.pread`, so resident memory does not grow with the dataset, and any number of threads may read.
 Every file is written whole or not at all; `dataset.json` lists what is finished, so nothing partial is taken for data.
 """
@@ -21,7 +23,7 @@ import struct
 import threading
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,7 +41,7 @@ CONTRASTS = ("bright", "dark")
 _OPEN_FILES = 64
 # A mask is as long as its volume: it is read by the row, never all at once.
 _BY_ROW = "mask"
-_NOT_COLUMNS = ("volume", "name", "split")
+_NOT_COLUMNS = ("volume", "half", "name", "split")
 
 
 # === Names and headers ===
@@ -53,6 +55,17 @@ def volumes_file(folder: Path, split: str, number: int) -> Path:
 def labels_file(folder: Path, split: str, number: int) -> Path:
     """`<folder>/<split>/labels-00000.npz`."""
     return Path(folder) / split / f"labels-{number:05d}.npz"
+
+
+def halves_file(folder: Path, split: str, number: int) -> Path:
+    """`<folder>/<split>/halves-00000.npy`."""
+    return Path(folder) / split / f"halves-{number:05d}.npy"
+
+
+def shard_files(folder: Path, split: str, number: int, halves: bool) -> dict[str, Path]:
+    """The files of a shard by their names in `dataset.json`."""
+    files = {"volumes": volumes_file(folder, split, number), "labels": labels_file(folder, split, number)}
+    return {**files, "halves": halves_file(folder, split, number)} if halves else files
 
 
 def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
@@ -105,32 +118,35 @@ def write_shard(
 ) -> dict:
     """Write one shard, one volume in memory at a time, and return its entry for `dataset.json`.
 
-    samples: at least one dict with `volume` (size, size, size); every other key but `name` and `split` becomes a
-    column and must be in each sample with the same shape. `fingerprint` says which build the shard belongs to.
-    The volumes are renamed before the labels: a shard whose labels exist is complete.
+    samples: at least one dict with `volume` (size, size, size) and, all of them or none, `half`: the half image B in
+    the scale of the volume, which is (A + B) / 2. Every other key but `name` and `split` becomes a column and must be
+    in each sample with the same shape. `fingerprint` says which build the shard belongs to.
+    Volumes and halves are renamed before the labels: a shard whose labels exist is complete.
     """
-    columns: dict[str, list] = {}
-    count = 0
+    samples = iter(samples)
+    first = next(samples, None)
     path = volumes_file(folder, split, number)
-    with atomic_write(path) as temporary:
-        with open(temporary, "wb") as file:
-            for count, sample in enumerate(samples, 1):
-                what = f"Sample {count - 1} of {path.name} ({split})"
-                row = _row(sample["volume"], size, DTYPES[dtype], what)
-                keys = [key for key in sample if key not in _NOT_COLUMNS]
-                if count == 1:
-                    size, columns = row.shape[0], {key: [] for key in keys}
-                    _write_header(file, 0, size, DTYPES[dtype])
-                file.write(row.data)
-                if set(keys) != set(columns):
-                    raise InputError(f"{what} has {sorted(keys)}, the first one {sorted(columns)}: give all the same.")
-                for key in keys:
-                    columns[key].append(np.asarray(sample[key]))
-            if count == 0:
-                raise InputError(f"No samples to write to {path}.")
-            # numpy pads the header so that its length does not depend on the number of rows.
-            file.seek(0)
-            _write_header(file, count, size, DTYPES[dtype])
+    if first is None:
+        raise InputError(f"No samples to write to {path}.")
+    halves = "half" in first
+    columns: dict[str, list] = {key: [] for key in first if key not in _NOT_COLUMNS}
+    count = 0
+    with contextlib.ExitStack() as files:
+        volumes_rows = files.enter_context(_streamed(path, dtype))
+        halves_rows = files.enter_context(_streamed(halves_file(folder, split, number), dtype)) if halves else None
+        for count, sample in enumerate(itertools.chain([first], samples), 1):
+            what = f"Sample {count - 1} of {path.name} ({split})"
+            size = volumes_rows.write(sample["volume"], size, what)
+            if ("half" in sample) != halves:
+                here, before = ("a", "none") if "half" in sample else ("no", "one")
+                raise InputError(f"{what} has {here} half image, the first one has {before}: give it to all or none.")
+            if halves:
+                halves_rows.write(sample["half"], size, f"The half image of sample {count - 1} ({path.name}, {split})")
+            keys = [key for key in sample if key not in _NOT_COLUMNS]
+            if set(keys) != set(columns):
+                raise InputError(f"{what} has {sorted(keys)}, the first one {sorted(columns)}: give all the same.")
+            for key in keys:
+                columns[key].append(np.asarray(sample[key]))
         stacked = {}
         for key, values in columns.items():
             if len({value.shape for value in values}) > 1:
@@ -139,7 +155,38 @@ def write_shard(
         stacked.setdefault("label", np.full(count, -1))
     with atomic_write(labels_file(folder, split, number)) as temporary:
         np.savez(temporary, fingerprint=np.array(fingerprint), **stacked)
-    return shard_entry(folder, split, number, count)
+    return shard_entry(folder, split, number, count, halves)
+
+
+class _Stream:
+    """Cubes of one size that go into an open .npy one by one; `finish` writes the header of what has come."""
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype):
+        self._file, self._dtype, self._count, self._size = file, dtype, 0, 0
+
+    def write(self, volume: Any, size: int | None, what: str) -> int:
+        """Append a cube, of `size` where that is known; returns its side."""
+        row = _row(volume, size, self._dtype, what)
+        if not self._count:
+            self._size = row.shape[0]
+            _write_header(self._file, 0, self._size, self._dtype)
+        self._file.write(row.data)
+        self._count += 1
+        return self._size
+
+    def finish(self) -> None:
+        # numpy pads the header so that its length does not depend on the number of rows.
+        self._file.seek(0)
+        _write_header(self._file, self._count, self._size, self._dtype)
+
+
+@contextlib.contextmanager
+def _streamed(path: Path, dtype: str) -> Iterator[_Stream]:
+    """A .npy of `path` that appears, whole, when the block ends well."""
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        stream = _Stream(file, DTYPES[dtype])
+        yield stream
+        stream.finish()
 
 
 def _write_header(file: BinaryIO, count: int, size: int, dtype: np.dtype) -> None:
@@ -147,9 +194,9 @@ def _write_header(file: BinaryIO, count: int, size: int, dtype: np.dtype) -> Non
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def shard_entry(folder: Path, split: str, number: int, count: int) -> dict:
+def shard_entry(folder: Path, split: str, number: int, count: int, halves: bool = False) -> dict:
     """Count, byte sizes and checksums of a written shard."""
-    files = {"volumes": volumes_file(folder, split, number), "labels": labels_file(folder, split, number)}
+    files = shard_files(folder, split, number, halves)
     described = {key: {"bytes": path.stat().st_size, "sha256": sha256(path)} for key, path in files.items()}
     return {"count": count, **described}
 
@@ -163,21 +210,27 @@ def shard_fingerprint(path: Path) -> str | None:
         return None
 
 
-def shard_is_whole(folder: Path, split: str, number: int, count: int, size: int, dtype: str, fingerprint: str) -> bool:
+def shard_is_whole(
+    folder: Path, split: str, number: int, count: int, size: int, dtype: str, fingerprint: str, halves: bool = False
+) -> bool:
     """Whether shard `number` is there, complete, of this shape and of this build (what a resumed build asks)."""
-    path, labels = volumes_file(folder, split, number), labels_file(folder, split, number)
+    files = shard_files(folder, split, number, halves)
+    labels = files.pop("labels")
     if shard_fingerprint(labels) != fingerprint:
         return False
     try:
-        with open(path, "rb") as file:
-            shape, kind = _npy_header(file)
-            start = file.tell()
+        for path in files.values():
+            with open(path, "rb") as file:
+                shape, kind = _npy_header(file)
+                start = file.tell()
+            if shape != (count, size, size, size) or kind != DTYPES[dtype]:
+                return False
+            if path.stat().st_size != start + math.prod(shape) * kind.itemsize:
+                return False
         with np.load(labels) as columns:
-            rows = len(columns["label"])
+            return len(columns["label"]) == count
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
-    whole = path.stat().st_size == start + math.prod(shape) * kind.itemsize
-    return whole and rows == count and shape == (count, size, size, size) and kind == DTYPES[dtype]
 
 
 def make_header(
@@ -263,11 +316,19 @@ def read_header(folder: str | os.PathLike) -> dict:
             sizes = [(e["count"], e["volumes"]["bytes"], e["labels"]["bytes"]) for e in entry["shards"]]
             if not sizes or entry["count"] != sum(n for n, _, _ in sizes):
                 raise ValueError("counts do not add up")
+        with_halves = [e["halves"]["bytes"] for e in _entries(header["splits"]) if "halves" in e]
+        if len(with_halves) not in (0, len(_entries(header["splits"]))):
+            raise ValueError("some shards have half images and some have none")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}: {error}). {mend}") from None
     if not known:
         raise InputError(f"{path} is of version {header['version']}, this aitom_ssl reads {VERSION}: update aitom_ssl.")
     return header
+
+
+def _entries(splits: Mapping[str, Any]) -> list[dict]:
+    """The shards of all splits."""
+    return [entry for split in splits.values() for entry in split["shards"]]
 
 
 def write_dataset(
@@ -285,7 +346,8 @@ def write_dataset(
 
     folder: new, or a dataset that is then replaced at the very end (a failure leaves it as it was).
     voxel_size: A. contrast: "bright" (protein positive) or "dark". splits: split name to samples, which are dicts with
-    `volume` (z, y, x), `label` (-1: unlabelled, as when left out) and any further columns; each is consumed once.
+    `volume` (z, y, x), `label` (-1: unlabelled, as when left out), `half` (z, y, x) in all or in none (see
+    `write_shard`) and any further columns; each is consumed once.
     standardized: the volumes have zero mean and unit standard deviation already (readers then leave them alone).
     """
     folder = Path(folder)
@@ -311,6 +373,8 @@ def write_dataset(
                     _check_labels(columns["label"], len(class_names), labels_file(folder, split, number))
             if shards:
                 entries[split] = {"count": sum(shard["count"] for shard in shards), "shards": shards}
+            if len({"halves" in entry for entry in _entries(entries)}) > 1:
+                raise InputError(f"Some samples of {folder} have a half image and some have none: give all or none.")
         if not entries:
             raise InputError(f"There is nothing to put into {folder}: no samples were given.")
         header = make_header(name, class_names, voxel_size, contrast, size, dtype, standardized, metadata)
@@ -448,23 +512,30 @@ class Dataset:
         self._mend = header["mend"]
         self._shards = header["splits"][split]["shards"]
         counts = [shard["count"] for shard in self._shards]
-        for shard, volumes, labels in zip(self._shards, *self._files(), strict=True):
-            for path, expected in ((volumes, shard["volumes"]["bytes"]), (labels, shard["labels"]["bytes"])):
-                if not path.is_file():
-                    raise InputError(f"{path} is missing: {self._mend}.")
-                if (found := path.stat().st_size) != expected:
-                    raise InputError(f"{path} has {found} bytes instead of {expected}: {self._mend}.")
-        volumes, labels = self._files()
-        self._columns, masks = _read_columns(labels, counts, self._mend)
+        for path, stated in self._files():
+            if not path.is_file():
+                raise InputError(f"{path} is missing: {self._mend}.")
+            if (found := path.stat().st_size) != stated["bytes"]:
+                raise InputError(f"{path} has {found} bytes instead of {stated['bytes']}: {self._mend}.")
+
+        def paths(name: Callable) -> list[Path]:
+            return [name(self.folder, split, number) for number in range(len(counts))]
+
+        def rows(name: Callable, dtype: np.dtype, member: str | None = None) -> _Rows:
+            return _Rows(paths(name), counts, self.size, dtype, member, self._mend)
+
+        self._columns, masks = _read_columns(paths(labels_file), counts, self._mend)
         _check_labels(self._columns["label"], len(self.class_names), self.folder / split)
-        self._volumes = _Rows(volumes, counts, self.size, DTYPES[header["dtype"]], None, self._mend)
-        mask = _Rows(labels, counts, self.size, np.dtype("u1"), f"{_BY_ROW}.npy", self._mend)
-        self._masks = mask if masks else None
+        self._volumes = rows(volumes_file, DTYPES[header["dtype"]])
+        self._halves = rows(halves_file, DTYPES[header["dtype"]]) if "halves" in self._shards[0] else None
+        self._masks = rows(labels_file, np.dtype("u1"), f"{_BY_ROW}.npy") if masks else None
         self._rows = np.arange(sum(counts))
 
-    def _files(self) -> tuple[list[Path], list[Path]]:
-        numbers = range(len(self._shards))
-        return tuple([name(self.folder, self.split, n) for n in numbers] for name in (volumes_file, labels_file))
+    def _files(self) -> Iterator[tuple[Path, dict]]:
+        """Every file of the split, with its bytes and sha256 as `dataset.json` has them."""
+        for number, shard in enumerate(self._shards):
+            for name, path in shard_files(self.folder, self.split, number, "halves" in shard).items():
+                yield path, shard[name]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -513,8 +584,35 @@ class Dataset:
             raise InputError(f"{self.name} has no masks: simulate it with `mask: true`.")
         return self._masks.read(self._take(indices))
 
+    @property
+    def has_halves(self) -> bool:
+        """Whether each volume is also there as two half images with independent noise."""
+        return self._halves is not None
+
+    def require_halves(self) -> None:
+        """InputError, which says how to get them, where there are no half images."""
+        if not self.has_halves:
+            raise InputError(
+                f"{self.name} has no half images: simulate it with `halves: noise`, as crop_snr05_halves does, or "
+                "import two half tomograms with --tomogram_b."
+            )
+
+    def halves(self, indices: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The half images A and B at `indices`, (n, size, size, size) float32 each, in the scale of the volumes.
+
+        A volume is (A + B) / 2. Raises InputError where the dataset has none.
+        """
+        self.require_halves()
+        rows = self._take(indices)
+        second = _to_float32(self._halves.read(rows))
+        first = _to_float32(self._volumes.read(rows))
+        first *= 2
+        first -= second
+        return first, second
+
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample: `volume` (z, y, x) float32, `label` int, `name` (None when unlabelled), every column, `mask`."""
+        """One sample: `volume` (z, y, x) float32, `label` int, `name` (None when unlabelled), every column; `mask` and
+        `half` (the half image B) where the dataset has them."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         row = self._rows[index]
@@ -524,6 +622,8 @@ class Dataset:
         sample = {"volume": self.volumes([index])[0], "label": label, "name": name, **columns}
         if self._masks is not None:
             sample["mask"] = self.masks([index])[0]
+        if self.has_halves:
+            sample["half"] = _to_float32(self._halves.read(self._take([index])))[0]
         return sample
 
     def subset(self, indices: Iterable[int]) -> Dataset:
@@ -546,10 +646,9 @@ class Dataset:
 
     def verify(self) -> None:
         """Read every file of the split and compare checksums; InputError names the first that differs."""
-        for shard, volumes, labels in zip(self._shards, *self._files(), strict=True):
-            for path, expected in ((volumes, shard["volumes"]["sha256"]), (labels, shard["labels"]["sha256"])):
-                if sha256(path) != expected:
-                    raise InputError(f"{path} has changed since it was written: delete it and {self._mend}.")
+        for path, stated in self._files():
+            if sha256(path) != stated["sha256"]:
+                raise InputError(f"{path} has changed since it was written: delete it and {self._mend}.")
 
 
 def _read_columns(files: Sequence[Path], counts: Sequence[int], mend: str) -> tuple[dict[str, np.ndarray], bool]:

@@ -52,6 +52,11 @@ class DatasetSpec:
         return self.simulation.normalize == "zscore"
 
     @property
+    def has_halves(self) -> bool:
+        """Whether each sample is also two half images."""
+        return self.simulation.halves != "none"
+
+    @property
     def fingerprint(self) -> str:
         """Hexadecimal identity of the samples: everything but name and description."""
         parts = [VERSION, self.simulation.fingerprint(), sorted(self.splits.items()), self.dtype]

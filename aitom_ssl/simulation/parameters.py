@@ -89,6 +89,13 @@ class SimulationSpec:
     lowpass           soft low-pass, fraction of Nyquist, on signal and noise; None = none
     normalize         "zscore": zero mean and unit standard deviation; "none"
     mask              also give the target's segmentation
+    halves            also give two half images A and B, whose mean is the subtomogram and whose noise is independent:
+                      "none"; "noise" two exposures of every tilt at half the dose (even and odd frames): one signal,
+                      in each half noise of twice the variance; "tilts" the even and the odd tilts (physics "tilt"), so
+                      that the signal is sampled differently too. The subtomogram is the same, bit for bit, with and
+                      without halves. Each tilt keeps the weight that it has in the whole reconstruction, twice, as
+                      in weighted back-projection. Differs from gridding each half by itself: the mean of those is not
+                      the reconstruction of the series, and frequencies that only one half measures come out halved
     base              folder that relative structure paths start from ("" = the current one); not part of the identity
     """
 
@@ -123,6 +130,7 @@ class SimulationSpec:
     lowpass: float | None = None
     normalize: str = "zscore"
     mask: bool = False
+    halves: str = "none"
     base: str = ""
 
     def __post_init__(self):
@@ -158,6 +166,8 @@ class SimulationSpec:
             raise _refused("n_sim", self.n_sim, f"at least 2 size ({2 * self.size}) when physics is tilt")
         if self.physics == "tilt" and self.noise_spectrum != "dfi":
             raise _refused("noise_spectrum", self.noise_spectrum, "dfi when physics is tilt, which makes it so")
+        if self.halves == "tilts" and self.physics != "tilt":
+            raise _refused("halves", self.halves, f"noise when physics is {self.physics}, which has no single tilts")
 
     @classmethod
     def from_preset(cls, preset: str = "default", **overrides: Any) -> SimulationSpec:
@@ -209,13 +219,17 @@ class SimulationSpec:
                 raise InputError(f"classes has more than one structure named {name!r}: give each class its own name")
         return found
 
+    def parameters(self) -> dict[str, Any]:
+        """What decides the samples, by name; `halves` only where there are any, as before there was that parameter."""
+        left_out = {"base"} if self.halves != "none" else {"base", "halves"}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+
     def fingerprint(self) -> str:
         """Hexadecimal digest of all that decides the samples: parameters, structures' contents, algorithm.
 
         The structures count by name and content, so moving a folder of models does not change it.
         """
-        values = dataclasses.asdict(self)
-        del values["base"]
+        values = self.parameters()
         found = self.structures()
         values["classes"] = [[structure.name, structure.fingerprint()] for structure in found]
         values["n_sim"], values["recon_box"] = self.simulated_size, self.reconstruction_size
@@ -259,6 +273,7 @@ _CHOICES = {
     "snr_mode": SNR_MODES,
     "noise_spectrum": ("dfi", "white"),
     "normalize": ("zscore", "none"),
+    "halves": ("none", "noise", "tilts"),
 }
 
 

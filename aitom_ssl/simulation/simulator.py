@@ -17,7 +17,7 @@ from aitom_ssl.simulation.parameters import EMPTY, SimulationSpec
 from aitom_ssl.simulation.tilt import TiltSeries, sampling_variance
 
 # Streams of random numbers: SeedSequence([seed, split, index, stream]).
-POSE, NEIGHBORS, NOISE, OPTICS, BANK, CALIBRATION = range(6)
+POSE, NEIGHBORS, NOISE, OPTICS, BANK, CALIBRATION, HALVES = range(7)
 
 BANK_POSES = 32
 CALIBRATION_POSES = 32
@@ -102,7 +102,8 @@ class Simulator:
 
         volume (size,)*3 float32 (z, y, x); label, name; quaternion (4,), euler_zyz (3,) degrees, shift (3,) voxels
         (x, y, z); snr as asked, crop_snr = var(signal)/var(noise) in the subtomogram; v_ref, the variance that snr
-        refers to: noise variance = v_ref/snr; index, split; mask (size,)*3 uint8 when the spec asks for it.
+        refers to: noise variance = v_ref/snr; index, split; mask (size,)*3 uint8 when the spec asks for it; so does
+        half, the half image B in the scale of volume = (A + B)/2, so that A = 2 volume - B. SNRs are the volume's.
         """
         spec = self.spec
         signal, noise, extras = self.clean_and_noise(split, index)
@@ -112,9 +113,10 @@ class Simulator:
             noise *= np.float32(scale)
             image = signal + noise
             crop_snr = extras["variance"] / variance(noise)
-        if spec.normalize == "zscore":
-            image = standardized(image)
         scene = extras["scene"]
+        half = None if spec.halves == "none" else self._second_half(scene, image, scale)
+        if spec.normalize == "zscore":
+            image, half = standardized(image, half)
         sample = {
             "volume": np.ascontiguousarray(image, dtype=np.float32),
             "label": scene.label,
@@ -130,6 +132,8 @@ class Simulator:
         }
         if spec.mask:
             sample["mask"] = self.mask(scene)
+        if half is not None:
+            sample["half"] = np.ascontiguousarray(half, dtype=np.float32)
         return sample
 
     def clean_and_noise(self, split: int, index: int) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
@@ -201,6 +205,33 @@ class Simulator:
         if self.spec.defocus_jitter_um:
             return self._noise_synthesis(defocus_um).draw(rng)
         return self._nominal_noise.draw(rng)
+
+    # === Half images ===
+
+    def _second_half(self, scene: Scene, image: np.ndarray, scale: float) -> np.ndarray:
+        """Half image B, (size,)*3 float32, of a scene whose whole image is `image`, with noise of deviation `scale`.
+
+        For n and d independent Gaussian fields of one spectrum, n + d and n - d are independent too: they are the noise
+        of the halves, n, their mean, that of the whole image.
+        """
+        if self.spec.halves == "tilts":
+            return self._odd_tilts(scene, scale)
+        if not scale > 0:
+            return image.copy()
+        rng = random_stream(self.spec.seed, scene.split, scene.index, HALVES)
+        return image - self.unit_noise(rng, scene.defocus_um) * np.float32(scale)
+
+    def _odd_tilts(self, scene: Scene, scale: float) -> np.ndarray:
+        """Twice what tilts 1, 3, 5, ... contribute to the reconstruction of the series, noise included."""
+        spectrum = np.zeros(self._whole.index.size, dtype=np.complex64)
+        if scene.label != len(self._structures):
+            spectrum = self._spectrum(scene, self._whole)
+        images, _ = self._tilt_images(spectrum, scene.defocus_um)
+        if scale > 0:
+            rng = random_stream(self.spec.seed, scene.split, scene.index, NOISE)
+            images += self._noise_images(rng, scene.defocus_um) * np.float32(scale * self._tilt_noise_scale)
+        images[::2] = 0
+        return 2 * self._inverted(images)
 
     # === Scenes and templates ===
 
@@ -396,13 +427,18 @@ class Simulator:
 
     def _render_tilts(self, spectrum: np.ndarray, defocus_um: float) -> tuple[np.ndarray, float]:
         """Spectrum on the whole support to (noise-free subtomogram, variance of its projections before the optics)."""
+        images, variance = self._tilt_images(spectrum, defocus_um)
+        return self._inverted(images), variance
+
+    def _tilt_images(self, spectrum: np.ndarray, defocus_um: float) -> tuple[np.ndarray, float]:
+        """The same for the images' half spectra, (n_tilts, kx', ky) after the optics, in place of the subtomogram."""
         series = self._series
         half = np.zeros((series.n, series.n // 2 + 1, series.n), dtype=np.complex64)
         half.ravel()[self._whole.index] = spectrum
         images = series.project(half)
         variance = series.image_variance(images)
         images *= self._signal_transfer(series.frequency, defocus_um)
-        return self._inverted(images), variance
+        return images, variance
 
     def _inverted(self, images: np.ndarray) -> np.ndarray:
         """Images' half spectra to the cropped volume, nothing left in the missing wedge."""
@@ -412,6 +448,10 @@ class Simulator:
 
     def _tilt_noise(self, rng: np.random.Generator, defocus_um: float) -> np.ndarray:
         """Cropped reconstruction of noise images of unit variance."""
+        return self._inverted(self._noise_images(rng, defocus_um))
+
+    def _noise_images(self, rng: np.random.Generator, defocus_um: float) -> np.ndarray:
+        """Half spectra (n_tilts, kx', ky) of noise images: of unit variance, then through the optics."""
         series, spec = self._series, self.spec
         f = series.frequency
         images = 0
@@ -421,7 +461,7 @@ class Simulator:
         ):
             if share:
                 images = images + series.noise(rng) * (np.sqrt(share) * transfer * self._lowpass(f)).astype(np.float32)
-        return self._inverted(images)
+        return images
 
     @functools.cached_property
     def _tilt_noise_scale(self) -> float:
@@ -519,14 +559,15 @@ def variance(image: np.ndarray) -> float:
     return float(np.einsum("i,i->", flat, flat)) / flat.size - (float(np.einsum("i->", flat)) / flat.size) ** 2
 
 
-def standardized(image: np.ndarray) -> np.ndarray:
-    """The volume with zero mean and unit standard deviation; zeros when it is constant."""
-    image = image - image.mean()
+def standardized(image: np.ndarray, half: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The volume with zero mean and unit standard deviation (zeros when it is constant), and its half in that scale."""
+    mean = image.mean()
+    image = image - mean
     flat = image.ravel()
     power = float(np.einsum("i,i->", flat, flat)) / flat.size
-    if power > 0:
-        image *= np.float32(power**-0.5)
-    return image
+    factor = np.float32(power**-0.5) if power > 0 else np.float32(1)
+    image *= factor
+    return image, None if half is None else (half - mean) * factor
 
 
 @functools.lru_cache(maxsize=2)

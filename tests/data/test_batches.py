@@ -9,6 +9,7 @@ from aitom_ssl.data.batches import (
     TrainingOrder,
     epoch_order,
     gather,
+    gather_halves,
     numpy_batches,
     standardize,
     steps_per_epoch,
@@ -72,6 +73,43 @@ def test_volumes_that_were_standardised_are_left_alone(dataset, tmp_path):
     folder = write_dataset(tmp_path / "d", "toy", [], 10.0, "bright", {"train": samples}, standardized=True)
     same = Dataset(folder)
     np.testing.assert_array_equal(gather(same, np.arange(3))[..., 0], dataset.volumes(range(3)))
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((11, 4, 4, 4))
+    samples = (
+        {"volume": 5 + 3 * rng.standard_normal((4, 4, 4)), "half": 7 + noise[i], "label": i % 2} for i in range(11)
+    )
+    folder = tmp_path_factory.mktemp("halves") / "d"
+    return Dataset(write_dataset(folder, "halved", ["a", "b"], 10.0, "bright", {"train": samples}, standardized=True))
+
+
+def test_each_half_is_standardised_by_itself(halved):
+    inputs = gather_halves(halved, np.array([3, 1]))
+    for image, raw in zip(inputs, halved.halves([3, 1]), strict=True):
+        assert image.shape == (2, 4, 4, 4, 1) and image.dtype == np.float32
+        for one, other in zip(image[..., 0], raw, strict=True):
+            np.testing.assert_allclose(one, (other - other.mean()) / other.std(), atol=1e-5)
+    np.testing.assert_array_equal(halved.halves([3])[1], halved.halves([3, 1])[1][:1])
+
+
+def test_batches_of_halves_are_x_pairs_in_the_order_of_the_volumes(halved):
+    order = TrainingOrder(halved, 4, seed=3)
+    pairs = itertools.islice(numpy_batches(halved, 4, seed=3, start_epoch=1, halves=True), 3)
+    labelled = itertools.islice(numpy_batches(halved, 4, seed=3, start_epoch=1, labels=True, halves=True), 3)
+    for number, ((x,), (again, labels)) in enumerate(zip(pairs, labelled, strict=True), start=order.steps):
+        rows = order(number)
+        for image, same, expected in zip(x, again, gather_halves(halved, rows), strict=True):
+            np.testing.assert_array_equal(image, expected)
+            np.testing.assert_array_equal(same, expected)
+        np.testing.assert_array_equal(labels, halved.labels[rows])
+
+
+def test_batches_of_halves_need_halves(dataset):
+    with pytest.raises(InputError, match="toy has no half images"):
+        next(numpy_batches(dataset, 2, seed=0, halves=True))
 
 
 def test_impossible_batches(dataset):

@@ -14,7 +14,7 @@ import pytest
 from aitom_ssl.data import build as builder
 from aitom_ssl.data import shards
 from aitom_ssl.data.build import build, dataset_folder, load, prepare
-from aitom_ssl.data.shards import Dataset, labels_file, read_header, volumes_file
+from aitom_ssl.data.shards import Dataset, halves_file, labels_file, read_header, volumes_file
 from aitom_ssl.data.spec import load_spec
 from aitom_ssl.errors import InputError
 
@@ -262,6 +262,59 @@ def test_masks_are_stored_when_asked_for(tmp_path):
     path.write_text(SPEC.replace("snr: 0.5", "snr: 0.5, mask: true"))
     dataset = Dataset(build(load_spec(path), limit=3, workers=1, progress=False))
     assert dataset[0]["mask"].shape == (16, 16, 16) and 0 < dataset[0]["mask"].mean() < 0.9
+
+
+@pytest.fixture
+def halved(tmp_path):
+    path = tmp_path / "halved.yaml"
+    path.write_text(SPEC.replace("snr: 0.5", "snr: 0.5, halves: noise"))
+    return load_spec(path)
+
+
+def test_halves_are_the_simulators_beside_the_volumes_of_before(spec, halved, tmp_path, capsys):
+    from aitom_ssl.simulation import Simulator
+
+    plain, folder = build(spec, tmp_path / "plain", progress=False, workers=1), build(halved, workers=1)
+    assert "with half images" in capsys.readouterr().out
+    names = {name: data for name, data in contents(plain).items() if "volumes" in name}
+    assert names.items() <= contents(folder).items()
+    simulator = Simulator(halved.simulation)
+    for split, number in (("train", 0), ("test", 2)):
+        dataset = Dataset(folder, split)
+        dataset.verify()
+        a, b = dataset.halves([0, 9])
+        for row, index in enumerate((0, 9)):
+            sample = simulator.sample(number, index)
+            np.testing.assert_array_equal(b[row], sample["half"].astype(np.float16).astype(np.float32))
+            np.testing.assert_allclose(a[row], 2 * sample["volume"] - sample["half"], atol=1e-2)
+    assert "halves" not in Dataset(plain).metadata["simulation"]
+    assert dataset.metadata["simulation"]["halves"] == "noise"
+
+
+def test_a_build_with_halves_resumes_to_the_same_bytes(halved, tmp_path):
+    folder = build(halved, tmp_path / "d", workers=1, progress=False)
+    before, listed = contents(folder), checksums(folder)
+    assert contents(build(halved, tmp_path / "two", workers=2, progress=False)) == before
+    os.truncate(halves_file(folder, "train", 1), 1000)
+    os.unlink(halves_file(folder, "test", 0))
+    with pytest.raises(InputError, match=r"halves-00001.npy has 1000 bytes .*`aitom-ssl simulate"):
+        Dataset(folder)
+    build(halved, folder, workers=1, progress=False)
+    assert contents(folder) == before
+    # An interrupted build has no dataset.json yet, and a shard may lack its halves.
+    (folder / "dataset.json").unlink()
+    os.unlink(halves_file(folder, "train", 2))
+    os.truncate(halves_file(folder, "train", 3), 1000)
+    build(halved, folder, workers=1, progress=False)
+    assert contents(folder) == before and checksums(folder) == listed
+
+
+def test_halves_count_in_the_space_that_is_needed(spec, halved, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 60 * 16**3 * 2 + 1})
+    monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: usage)
+    build(spec, tmp_path / "plain", workers=1, progress=False)
+    with pytest.raises(InputError, match=r"needs .* GB under .* are free"):
+        build(halved, tmp_path / "d", workers=1, progress=False)
 
 
 @pytest.mark.parametrize(

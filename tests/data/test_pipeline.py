@@ -2,12 +2,14 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 
 from aitom_ssl.data import pipeline
 from aitom_ssl.data.batches import numpy_batches
 from aitom_ssl.data.shards import Dataset, write_dataset
+from aitom_ssl.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,37 @@ def test_training_batches_equal_the_numpy_twin(dataset, start_epoch):
     for a, b in zip(ours, twin, strict=True):
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal((26, 2, 4, 4, 4))
+    samples = ({"volume": image[0], "half": image[1], "label": i % 3} for i, image in enumerate(images))
+    folder = tmp_path_factory.mktemp("halved") / "d"
+    options = {"dtype": "float16", "standardized": True}
+    return Dataset(write_dataset(folder, "toy", ["a", "b", "c"], 10.0, "bright", {"train": samples}, **options))
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_batches_of_halves_are_the_numpy_twins_and_what_keras_takes_for_x(halved, labels):
+    ours = pipeline.training_batches(halved, 4, seed=5, start_epoch=1, labels=labels, halves=True)
+    (first, second), *rest = ours.element_spec
+    assert first.shape == second.shape == (4, 4, 4, 4, 1) and first.dtype == second.dtype == "float32"
+    assert [spec.shape.as_list() for spec in rest] == ([[4]] if labels else [])
+    twin = numpy_batches(halved, 4, seed=5, start_epoch=1, labels=labels, halves=True)
+    for batch, expected in zip(ours.take(8), twin, strict=False):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        assert isinstance(x, tuple) and len(x) == 2 and weight is None and (y is not None) == labels
+        for image, same in zip(x, expected[0], strict=True):
+            np.testing.assert_array_equal(image, same)
+        if labels:
+            np.testing.assert_array_equal(y, expected[1])
+
+
+def test_batches_of_halves_need_halves(dataset):
+    with pytest.raises(InputError, match="toy has no half images"):
+        pipeline.training_batches(dataset, 4, seed=0, halves=True)
 
 
 def test_iterating_again_gives_the_same(dataset):

@@ -23,7 +23,7 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(shards, "SHARD_SIZE", 8)
 
 
-def make_samples(count=COUNT, size=SIZE, masks=False):
+def make_samples(count=COUNT, size=SIZE, masks=False, halves=False):
     rng = np.random.default_rng(0)
     for index in range(count):
         sample = {
@@ -34,6 +34,8 @@ def make_samples(count=COUNT, size=SIZE, masks=False):
         }
         if masks:
             sample["mask"] = (sample["volume"] > 0.5).astype(np.uint8)
+        if halves:
+            sample["half"] = sample["volume"] + rng.standard_normal((size, size, size)).astype(np.float32)
         yield sample
 
 
@@ -100,6 +102,98 @@ def test_masks_are_read_by_the_row(tmp_path):
     assert "mask" not in dataset.column_names
     with pytest.raises(InputError, match="no masks"):
         Dataset(make(tmp_path / "e")).masks([0])
+
+
+def with_halves(folder, count=COUNT, **options):
+    return make(folder, splits={"train": make_samples(count, halves=True)}, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_mean_of_the_halves_is_the_volume(tmp_path, dtype):
+    dataset = Dataset(with_halves(tmp_path / "d", dtype=dtype))
+    assert dataset.has_halves and "half" not in dataset.column_names
+    order = [22, 0, 8, 7, 0, -1]
+    a, b = dataset.halves(order)
+    assert a.dtype == b.dtype == np.float32 and a.shape == b.shape == (6, SIZE, SIZE, SIZE)
+    samples = list(make_samples(halves=True))
+    np.testing.assert_array_equal(b, np.stack([samples[i]["half"] for i in order]).astype(dtype).astype(np.float32))
+    np.testing.assert_allclose((a + b) / 2, dataset.volumes(order), atol=1e-6)
+    np.testing.assert_array_equal(a, 2 * dataset.volumes(order) - b)
+    np.testing.assert_array_equal(dataset[8]["half"], b[2])
+    view = dataset.subset([3, 8])
+    np.testing.assert_array_equal(view.halves([1])[1], b[2:3])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(view)).halves([1])[0], a[2:3])
+    assert [image.shape for image in dataset.halves([])] == [(0, SIZE, SIZE, SIZE)] * 2
+
+
+def test_halves_are_one_more_file_and_nothing_else_changes(tmp_path):
+    folder = with_halves(tmp_path / "d")
+    plain = make(tmp_path / "e", splits={"train": [without(s, "half") for s in make_samples(halves=True)]})
+    for path in sorted(plain.glob("train/*")):
+        assert path.read_bytes() == (folder / "train" / path.name).read_bytes()
+    assert sorted({p.name for p in folder.glob("train/*")} - {p.name for p in plain.glob("train/*")}) == [
+        f"halves-0000{number}.npy" for number in range(3)
+    ]
+    assert not Dataset(plain).has_halves and "half" not in Dataset(plain)[0]
+    with pytest.raises(InputError, match=r"toy has no half images: .*`halves: noise`.*--tomogram_b"):
+        Dataset(plain).halves([0])
+    header = json.loads((plain / "dataset.json").read_text())
+    assert [set(entry) for entry in header["splits"]["train"]["shards"]] == [{"count", "volumes", "labels"}] * 3
+    # What a reader that knows no halves makes of the other.
+    (folder / "dataset.json").write_text(json.dumps(header))
+    np.testing.assert_array_equal(Dataset(folder).volumes([5]), Dataset(plain).volumes([5]))
+
+
+def without(sample, key):
+    return {name: value for name, value in sample.items() if name != key}
+
+
+@pytest.mark.parametrize("strip", [[0], [3], [9], range(8, 16), range(16, 23)])
+def test_all_samples_have_a_half_or_none(tmp_path, strip):
+    samples = [without(s, "half") if i in strip else s for i, s in enumerate(make_samples(halves=True))]
+    with pytest.raises(InputError, match=r"half image.*give"):
+        make(tmp_path / "d", splits={"train": samples})
+    assert os.listdir(tmp_path) == []
+
+
+def test_all_splits_have_halves_or_none(tmp_path):
+    splits = {"train": make_samples(9, halves=True), "test": make_samples(4)}
+    with pytest.raises(InputError, match=r"Some samples of .* have a half image and some have none: give all or none"):
+        make(tmp_path / "d", splits=splits)
+    folder = make(tmp_path / "d", splits={"train": make_samples(9, halves=True), "test": make_samples(4, halves=True)})
+    header = json.loads((folder / "dataset.json").read_text())
+    del header["splits"]["test"]["shards"][0]["halves"]
+    (folder / "dataset.json").write_text(json.dumps(header))
+    with pytest.raises(InputError, match=r"dataset.json is damaged .*some shards have half images"):
+        Dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("half", "said"),
+    [(np.zeros((4, 4, 4)), r"has shape \(4, 4, 4\), expected a cube of 6"), (np.full((6,) * 3, np.nan), "has .* NaN")],
+)
+def test_bad_halves_are_refused(tmp_path, half, said):
+    samples = list(make_samples(12, halves=True))
+    samples[10]["half"] = half
+    with pytest.raises(InputError, match=r"half image of sample 2 \(volumes-00001.npy, train\) " + said):
+        make(tmp_path / "d", splits={"train": samples})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_changed_half_is_noticed(tmp_path):
+    folder = with_halves(tmp_path / "d")
+    Dataset(folder).verify()
+    path = folder / "train" / "halves-00002.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"halves-00002\.npy has changed"):
+        Dataset(folder).verify()
+    dataset = Dataset(folder)
+    dataset.halves([7])
+    truncate(folder / "train" / "halves-00000.npy")
+    with pytest.raises(InputError, match=r"halves-00000\.npy is truncated"):
+        dataset.halves([7])
 
 
 def test_unlabelled_samples(tmp_path):
@@ -209,10 +303,10 @@ def overwrite_with_noise(path):
     path.write_bytes(os.urandom(path.stat().st_size))
 
 
-@pytest.mark.parametrize("name", ["volumes-00001.npy", "labels-00001.npz"])
+@pytest.mark.parametrize("name", ["volumes-00001.npy", "labels-00001.npz", "halves-00001.npy"])
 @pytest.mark.parametrize("damage", [os.unlink, truncate, overwrite_with_noise])
 def test_damaged_shards_are_named(tmp_path, name, damage):
-    folder = make(tmp_path / "d")
+    folder = with_halves(tmp_path / "d")
     damage(folder / "train" / name)
     with pytest.raises(InputError, match=rf"{name}.*import it again"):
         Dataset(folder)[9]

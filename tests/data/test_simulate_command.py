@@ -4,10 +4,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from aitom_ssl.cli import main
 from aitom_ssl.data.shards import Dataset
+from aitom_ssl.mrc import read_mrc
 
 SPEC = """
 description: small, for tests
@@ -33,6 +35,17 @@ def test_building_and_exporting(spec, tmp_path, capsys):
     assert capsys.readouterr().out.strip().endswith(str(output))
     assert main("simulate", arguments) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_halves_are_built_and_the_whole_is_exported(spec, tmp_path):
+    spec.write_text(SPEC.replace("snr: 0.5", "snr: 0.5, halves: noise"))
+    output, exported = tmp_path / "out", tmp_path / "aitom"
+    arguments = [f"--data={spec}", f"--output={output}", "--splits=train", f"--export_aitom={exported}", "--workers=1"]
+    assert main("simulate", arguments) == 0
+    dataset = Dataset(output)
+    assert dataset.has_halves
+    written = read_mrc(exported / "train" / "subtomogram_mrc" / "tomotarget0.mrc")[0].transpose(2, 1, 0)
+    np.testing.assert_array_equal(written, dataset[0]["volume"])
 
 
 def test_seed_limit_and_smoke(spec, tmp_path):

@@ -1,5 +1,6 @@
 """Specifications: every named one is sound, and each kind of mistake in a file is named."""
 
+import dataclasses
 import math
 
 import pytest
@@ -52,6 +53,7 @@ def test_numbers_that_yaml_takes_for_text(tmp_path):
         ("snr: .inf", "snr: much", ["snr is 'much'", "positive number"]),
         ("snr: .inf", "snr_mode: box", ["'box'", "aitom_box"]),
         ("snr: .inf", "base: /tmp", ["'base'"]),
+        ("snr: .inf", "halves: tilts", ["halves is 'tilts'", "noise when physics is volume"]),
         ("snr: .inf", "size: 20", ["'size' is given twice"]),
         ("classes: [proteasome_20s, groel], ", "", ["classes"]),
         ("[proteasome_20s, groel]", "proteasome_20s", ["classes is 'proteasome_20s'"]),
@@ -164,9 +166,18 @@ def test_the_atomic_spec():
 def test_the_families_that_the_papers_need_are_there():
     expected = {"sim_demo", ATOMIC, *(f"sim_snr{snr}" for snr in ("inf", "005", "003"))}
     expected |= {f"crop_snr{snr}" for snr in ("inf", "3", "05", "005")}
+    expected |= {"crop_snr05_halves", "sim_snr005_halves"}
     expected |= {f"sim50_snr{snr}" for snr in ("inf", "005", "003")}
     expected |= {f"xu2017_snr{snr}_tilt{t}" for snr in ("1000", "05", "01", "005", "003") for t in (60, 50, 40)}
     assert set(spec_names()) == expected
+
+
+@pytest.mark.parametrize("name", ["crop_snr05", "sim_snr005"])
+def test_sets_with_halves_are_the_same_but_for_them(name):
+    whole, split = load_spec(name), load_spec(f"{name}_halves")
+    assert (whole.has_halves, split.has_halves) == (False, True) and split.splits == whole.splits
+    assert split.simulation == dataclasses.replace(whole.simulation, halves="noise")
+    assert split.fingerprint != whole.fingerprint
 
 
 @pytest.mark.parametrize("snr", ["inf", "005", "003"])

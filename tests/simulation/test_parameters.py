@@ -76,6 +76,9 @@ BAD = [
     ("lowpass", 2, "at most 1"),
     ("normalize", "minmax", "zscore, none"),
     ("mask", "yes", "true or false"),
+    ("halves", "frames", "none, noise, tilts"),
+    ("halves", True, "none, noise, tilts"),
+    ("halves", "tilts", "noise when physics is volume"),
     ("classes", "groel", "list"),
     ("classes", (), "list"),
     ("classes", ("groel", "none"), "empty_class"),
@@ -122,8 +125,16 @@ def test_fingerprint_follows_every_parameter():
     spec = SimulationSpec(classes=CLASSES)
     assert spec.fingerprint() == SimulationSpec(classes=list(CLASSES), n_sim=48, recon_box=32).fingerprint()
     changed = {"seed": 1, "snr": 0.1, "mask": True, "classes": CLASSES[::-1], "empty_class": True, "envelope": 0.4}
+    changed["halves"] = "noise"
     prints = {dataclasses.replace(spec, **{name: value}).fingerprint() for name, value in changed.items()}
     assert len(prints | {spec.fingerprint()}) == len(changed) + 1
+
+
+def test_without_halves_the_identity_is_that_of_before_there_were_any():
+    spec = SimulationSpec(classes=CLASSES)
+    assert "halves" not in spec.parameters() and "base" not in spec.parameters()
+    assert spec.fingerprint() == "b1bb14b509e4c288fa1a2b47fc77867d15eeb95cede3cdd160a6f58304ce69e9"
+    assert dataclasses.replace(spec, halves="noise").parameters() == {**spec.parameters(), "halves": "noise"}
 
 
 def test_fingerprint_follows_content_and_not_place(tmp_path):

@@ -14,6 +14,7 @@ from scipy import stats
 from aitom_ssl import geometry, structures
 from aitom_ssl.errors import InputError
 from aitom_ssl.simulation import SimulationSpec, Simulator, optics, simulate, volume
+from aitom_ssl.simulation.tilt import slice_matrix
 
 CLASSES = ("proteasome_20s", "groel", "ribosome_70s", "apoferritin")
 
@@ -343,6 +344,156 @@ def test_empty_class_is_noise_of_the_datasets_level(simulator, mode):
 def test_empty_and_noise_free_is_all_zero():
     sim = Simulator(SimulationSpec(classes=CLASSES[:1], empty_class=True, snr="inf"))
     assert not sim.sample(0, 1)["volume"].any()
+
+
+# === Half images ===
+
+
+def halves_of(sample):
+    return 2 * sample["volume"] - sample["half"], sample["half"]
+
+
+def correlation(a, b):
+    return np.corrcoef(a.ravel(), b.ravel())[0, 1]
+
+
+TILT = {"physics": "tilt", "size": 16, "voxel_size": 20.0}
+KINDS = [("default", {"halves": "noise"}), ("xu2017", {"halves": "noise"}), ("liu2020", {"halves": "noise"})]
+KINDS += [("default", {**TILT, "halves": "noise"}), ("default", {**TILT, "halves": "tilts"})]
+
+
+@pytest.mark.parametrize(("preset", "parameters"), KINDS)
+@pytest.mark.parametrize("normalize", ["none", "zscore"])
+def test_halves_leave_every_bit_of_the_whole_as_it_is(simulator, preset, parameters, normalize):
+    common = {"empty_class": True, "normalize": normalize}
+    whole = simulator(preset, **{**parameters, **common, "halves": "none"})
+    split = simulator(preset, **parameters, **common)
+    for index in (1, 4):  # 4 is empty
+        a, b = whole.sample(0, index), split.sample(0, index)
+        assert "half" not in a
+        assert b["half"].dtype == np.float32 and b["half"].shape == b["volume"].shape
+        assert {key: np.asarray(value).tobytes() for key, value in a.items()} == {
+            key: np.asarray(value).tobytes() for key, value in b.items() if key != "half"
+        }
+
+
+@pytest.mark.parametrize("parameters", [{"halves": "noise", "n_sim": 32}, {**TILT, "halves": "tilts"}])
+def test_noise_of_the_halves_is_independent_and_of_twice_the_variance(simulator, parameters):
+    sim, clean = simulator(snr=0.5, **parameters), simulator(snr=math.inf, **parameters)
+    ratios, correlations = [], []
+    for index in range(64):
+        sample, pure = sim.sample(0, index), clean.sample(0, index)
+        whole = sample["volume"] - pure["volume"]
+        a, b = (half - signal for half, signal in zip(halves_of(sample), halves_of(pure), strict=True))
+        ratios.append([np.var(a - b) / (4 * np.var(whole)), np.var(a) / np.var(whole), np.var(b) / np.var(whole)])
+        correlations.append(correlation(a, b))
+    np.testing.assert_allclose(np.mean(ratios, axis=0), [1, 2, 2], rtol=0.03)
+    assert abs(np.mean(correlations)) < 0.015 and np.abs(correlations).max() < 0.15
+
+
+def test_noise_free_halves_of_one_signal_are_the_whole(simulator):
+    sample = simulator(halves="noise", snr=math.inf, n_sim=32).sample(0, 1)
+    for half in halves_of(sample):
+        np.testing.assert_array_equal(half, sample["volume"])
+    assert not np.shares_memory(sample["half"], sample["volume"])
+
+
+def test_the_scale_of_a_half_is_that_of_its_whole(simulator):
+    raw, scaled = (simulator(halves="noise", snr=0.5, normalize=how).sample(0, 2) for how in ("none", "zscore"))
+    mean, deviation = raw["volume"].mean(), raw["volume"].std()
+    np.testing.assert_allclose(scaled["half"], (raw["half"] - mean) / deviation, atol=1e-4)
+    assert scaled["half"].std() == pytest.approx(np.sqrt((0.5 + 2) / 1.5), rel=0.05)
+
+
+def test_tilt_halves_are_alternate_tilts_with_the_weights_of_the_whole_series(simulator):
+    """B = 2 (slices of the odd tilts, transposed) images / (summed weights of all tilts), from the definitions."""
+    sim = simulator(**TILT, halves="tilts", snr=math.inf)
+    scene, n = sim.scene(0, 1), sim.spec.simulated_size
+    whole, measured = volume.support(n), volume.support(n, 60)
+    density = structures.resolve(CLASSES[scene.label], None).density(20.0).volume
+    matrix = geometry.quaternion_to_matrix(scene.quaternion)
+    spectrum = volume.TemplateTransform(density).sample(whole.k, matrix) * volume.shift_phase(whole, scene.shift)
+    half_spectrum = np.zeros((n, n // 2 + 1, n), dtype=np.complex64)
+    half_spectrum.ravel()[whole.index] = spectrum
+    tilts = optics.tilt_angles(60, 3)
+    coverage = np.asarray(slice_matrix(n, tilts).sum(0)).ravel()
+    f = np.hypot(np.fft.fftfreq(n)[:, None], np.arange(n // 2 + 1) / n)
+    transfer = optics.ctf(f / 20.0, 0.025) * optics.sinc_mtf(f, 0.5) * (f < 0.5 - 1e-9)
+    for half, chosen in zip(halves_of(sim.sample(0, 1)), (tilts[::2], tilts[1::2]), strict=True):
+        slices = slice_matrix(n, chosen)
+        images = (slices @ half_spectrum.transpose(0, 2, 1).reshape(n * n, -1)).reshape(len(chosen), n, -1) * transfer
+        gridded = slices.T @ images.reshape(len(chosen) * n, -1) / np.where(coverage > 0, coverage, 1)[:, None]
+        gridded = gridded.reshape(n, n, -1).transpose(0, 2, 1).ravel()[measured.index]
+        expected = 2 * volume.crop(volume.to_volume(gridded.astype(np.complex64), measured), 16)
+        np.testing.assert_allclose(half, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_noise_free_tilt_halves_sample_one_signal_differently(simulator):
+    sim = simulator(physics="tilt", halves="tilts", snr=math.inf)
+    for index in range(4):
+        sample = sim.sample(0, index)
+        a, b = halves_of(sample)
+        assert min(correlation(half, sample["volume"]) for half in (a, b)) > 0.9
+        assert correlation(a, b) < 0.9999
+
+
+def shell_correlation(pairs):
+    """Fourier shell correlation over all `pairs`, shells of one Fourier pixel up to Nyquist."""
+    sums = 0
+    for a, b in pairs:
+        fa, fb = np.fft.fftn(a), np.fft.fftn(b)
+        kz, ky, kx = geometry.frequencies(a.shape)
+        shell = np.round(np.sqrt(kx**2 + ky**2 + kz**2) * len(a)).astype(int).ravel()
+        products = (fa * fb.conj(), fa * fa.conj(), fb * fb.conj())
+        sums = sums + np.array([np.bincount(shell, product.real.ravel()) for product in products])
+    return (sums[0] / np.sqrt(sums[1] * sums[2]))[1 : len(a) // 2]
+
+
+@pytest.mark.parametrize("parameters", [{"halves": "noise", "n_sim": 32}, {**TILT, "halves": "tilts"}])
+def test_halves_agree_less_the_more_noise_and_at_higher_frequency(simulator, parameters):
+    curves = {}
+    for snr in (math.inf, 2.0, 0.2, 0.02):
+        sim = simulator(snr=snr, **parameters)
+        curves[snr] = shell_correlation([halves_of(sim.sample(0, index)) for index in range(24)])
+    means = [curve.mean() for curve in curves.values()]
+    assert np.all(np.diff(means) < -0.05)
+    low, high = np.array_split(curves[0.2], 2)
+    assert low.mean() > high.mean() + 0.1
+
+
+@pytest.mark.parametrize("snr", [2.0, 0.2])
+def test_halves_correlate_as_their_snr_says(simulator, snr):
+    """Frank & Al-Ali 1975: c = s/(1 + s), and the SNR s of a half is half of the whole's."""
+    sim = simulator(halves="noise", n_sim=32, snr=snr)
+    found = np.mean([correlation(*halves_of(sim.sample(0, index))) for index in range(64)])
+    assert found == pytest.approx((snr / 2) / (1 + snr / 2), rel=0.05)
+
+
+@pytest.mark.parametrize("parameters", [{"halves": "noise"}, {**TILT, "halves": "tilts"}])
+def test_a_half_is_a_function_of_spec_split_seed_and_index(parameters):
+    def half(split, index, seed=0):
+        spec = SimulationSpec(classes=CLASSES, **{"size": 16, "voxel_size": 20.0, **parameters}, seed=seed)
+        return Simulator(spec).sample(split, index)["half"].tobytes()
+
+    spec = SimulationSpec(classes=CLASSES, **{"size": 16, "voxel_size": 20.0, **parameters})
+    batch = Simulator(spec).batch(1, [6, 2, 3])["half"]
+    assert [image.tobytes() for image in batch] == [half(1, 6), half(1, 2), half(1, 3)]
+    assert len({half(0, 2), half(1, 2), half(1, 6), half(1, 2, seed=1)}) == 4
+
+
+# As GOLDEN, of the half image.
+GOLDEN_HALF = {
+    "noise": [1.37599, 5.49847, 0.674674, -0.773576, 0.185336, 0.0878597, -0.682362, 0.0623183],
+    "tilts": [0.957497, 1.7263, -0.625721, 2.25506, -2.55748, -0.425613, -0.522565, -1.72415],
+}
+
+
+@pytest.mark.parametrize("halves", ["noise", "tilts"])
+def test_halves_are_those_of_yesterday(halves):
+    physics = {"noise": "volume", "tilts": "tilt"}[halves]
+    half = simulate(SimulationSpec(classes=CLASSES, physics=physics, halves=halves), 6)["half"]
+    diagonal = np.arange(12, 20)
+    np.testing.assert_allclose(half[diagonal, diagonal, diagonal], GOLDEN_HALF[halves], rtol=1e-4, atol=1e-4)
 
 
 # === Samples ===

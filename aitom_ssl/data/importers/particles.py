@@ -28,7 +28,8 @@ class Particles:
     labels: np.ndarray  # (n,) index into class_names, -1 where unlabelled
     voxel_size: float  # A
     size: int  # voxels a side
-    # i -> {volume (z, y, x) in the file's grey values; path or row; quaternion and shift where they are known}
+    # i -> {volume (z, y, x) in the file's grey values; half, where the volume is the mean of two half images, the other
+    # being twice the volume less it; path or row; quaternion and shift where they are known}
     read: Callable[[int], dict]
     describe: Callable[[int], str]  # i -> where particle i comes from, for messages
     source: dict  # provenance, stored with the dataset
@@ -90,6 +91,13 @@ def prepare_volume(
     `sigma` > 0 smooths first with a Gaussian of that many voxels; beyond the box its outermost voxels go on.
     Raises InputError, naming `where`, for NaN or infinite voxels and for a volume that is constant.
     """
+    return prepare_pair(volume, None, invert, normalize, where, sigma)[0]
+
+
+def prepare_pair(
+    volume: np.ndarray, half: np.ndarray | None, invert: bool, normalize: str, where: str, sigma: float = 0.0
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`prepare_volume` of a volume, and its half image, if any, smoothed, shifted, scaled and inverted like it."""
     volume = np.array(volume, dtype=np.float32)
     if not np.all(np.isfinite(volume)):
         bad = int(np.count_nonzero(~np.isfinite(volume)))
@@ -97,12 +105,15 @@ def prepare_volume(
     mean, deviation = volume.mean(dtype=np.float64), volume.std(dtype=np.float64)
     if deviation <= 1e-6 * abs(mean):
         raise InputError(f"{where} is constant (every voxel is {mean:g}): it holds nothing to learn, leave it out.")
+    images = [volume] if half is None else [volume, np.array(half, dtype=np.float32)]
     if sigma:
-        volume = gaussian_filter(volume, sigma, mode="nearest")
-        mean, deviation = volume.mean(dtype=np.float64), volume.std(dtype=np.float64)
+        images = [gaussian_filter(image, sigma, mode="nearest") for image in images]
+        mean, deviation = images[0].mean(dtype=np.float64), images[0].std(dtype=np.float64)
     if normalize == "zscore":
-        volume = (volume - np.float32(mean)) / np.float32(deviation)
-    return -volume if invert else volume
+        images = [(image - np.float32(mean)) / np.float32(deviation) for image in images]
+    if invert:
+        images = [-image for image in images]
+    return images[0], None if half is None else images[1]
 
 
 class ContrastCheck:
@@ -161,7 +172,11 @@ def write_particles(
         for i in tqdm(indices.tolist(), desc="importing", unit="particle", disable=None):
             sample = particles.read(i)
             where = particles.describe(i)
-            sample["volume"] = prepare_volume(sample["volume"], invert_contrast, normalize, where, sigma)
+            sample["volume"], half = prepare_pair(
+                sample["volume"], sample.get("half"), invert_contrast, normalize, where, sigma
+            )
+            if half is not None:
+                sample["half"] = half
             sample["label"] = int(particles.labels[i])
             if "quaternion" in sample:
                 sample["euler_zyz"] = quaternion_to_euler_zyz(sample["quaternion"])

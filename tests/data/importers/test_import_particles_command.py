@@ -43,9 +43,35 @@ def test_a_tomogram_with_coordinates_inverted(tmp_path, capsys):
     assert load(str(tmp_path / "d")).metadata["invert_contrast"] is True
 
 
+def test_two_half_tomograms(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((12, 20, 30))
+    halves = [(signal + rng.standard_normal(signal.shape)).astype(np.float32) for _ in range(2)]
+    for name, half in zip("ab", halves, strict=True):
+        write_mrc(tmp_path / f"{name}.mrc", half, 10.0)
+    write_csv(tmp_path / "c.csv", np.array([[15, 10, 6], [8, 9, 6]]), np.zeros(2))
+    arguments = [f"--tomogram={tmp_path / 'a.mrc'}", f"--tomogram_b={tmp_path / 'b.mrc'}", "--box_size=8"]
+    arguments += [f"--coordinates={tmp_path / 'c.csv'}", f"--output={tmp_path / 'd'}", "--splits=train=1.0"]
+    assert run(*arguments, "--normalize=none", "--invert_contrast") == 0
+    assert "note: the half tomograms correlate at 0." in capsys.readouterr().out
+    first, second = load(str(tmp_path / "d")).halves([0])
+    box = (slice(2, 10), slice(6, 14), slice(11, 19))
+    for half, whole in zip((first, second), halves, strict=True):
+        np.testing.assert_allclose(half[0], -whole[box], atol=1e-5)
+    assert run(*arguments) == 0
+    dataset = load(str(tmp_path / "d"))
+    assert dataset.standardized and dataset.has_halves
+    first, second = dataset.halves([0, 1])
+    np.testing.assert_allclose((first + second) / 2, dataset.volumes([0, 1]), atol=1e-6)
+    assert set(dataset.metadata["source"]) >= {"tomogram", "tomogram_b"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--output={out}", "--tomogram_b=b.mrc"], "--tomogram_b=b.mrc needs the other half as --tomogram"),
+        (["--output={out}", "--input={folder}", "--tomogram_b=b.mrc"], "--tomogram_b=b.mrc needs the other half"),
+        (["--output={out}", "--tomogram=a.mrc", "--tomogram_b=b.mrc"], "and --coordinates"),
         (["--input={folder}"], "--output is missing"),
         (["--output={out}"], "--tomogram and --coordinates and --box_size missing"),
         (["--output={out}", "--input={folder}", "--tomogram=x.mrc"], "--input excludes"),

@@ -11,6 +11,7 @@ from aitom_ssl.data.importers.particles import (
     Particles,
     assign_splits,
     parse_splits,
+    prepare_pair,
     prepare_volume,
     write_particles,
 )
@@ -83,6 +84,32 @@ def test_standardised_and_inverted():
     standard = prepare_volume(volume, False, "zscore", "x", sigma=1.5)
     assert abs(standard.mean()) < 1e-4 and abs(standard.std() - 1) < 1e-4
     np.testing.assert_array_equal(prepare_volume(volume.astype(np.int16), True, "none", "x"), -volume.astype(np.int16))
+
+
+@pytest.mark.parametrize("normalize", ["zscore", "none"])
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("sigma", [0.0, 1.5])
+def test_a_half_goes_the_way_of_its_whole(normalize, invert, sigma):
+    """So that the mean of the halves stays the whole."""
+    first, second = np.random.default_rng(0).normal(20, 5, (2, 8, 8, 8))
+    whole, half = prepare_pair((first + second) / 2, second, invert, normalize, "x", sigma)
+    np.testing.assert_array_equal(whole, prepare_volume((first + second) / 2, invert, normalize, "x", sigma))
+    smooth = [gaussian_filter(image, sigma, mode="nearest") if sigma else image for image in (first, second)]
+    mean, deviation = np.mean(smooth), np.std((smooth[0] + smooth[1]) / 2)
+    sign = -1 if invert else 1
+    expected = sign * (smooth[1] if normalize == "none" else (smooth[1] - mean) / deviation)
+    np.testing.assert_allclose(half, expected, atol=1e-4)
+    other = sign * (smooth[0] if normalize == "none" else (smooth[0] - mean) / deviation)
+    np.testing.assert_allclose(2 * whole - half, other, atol=1e-4)
+
+
+def test_halves_are_written_where_the_importer_gives_them(tmp_path):
+    images = blobs(10)
+    source = particles(images, [-1] * 10, half=[image + 1 for image in images])
+    write_particles(source, tmp_path / "d", normalize="none")
+    train = Dataset(tmp_path / "d", "train")
+    a, b = train.halves(range(len(train)))
+    np.testing.assert_allclose(a - b, -2, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -1,5 +1,6 @@
 """Boxes cut from a tomogram: where, how many, and what is left out."""
 
+import re
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ from aitom_ssl.data.importers.coordinates import write_csv
 from aitom_ssl.data.importers.star import write_star
 from aitom_ssl.data.importers.tomogram import cut, tomogram_particles
 from aitom_ssl.errors import InputError
+from aitom_ssl.files import sha256
 from aitom_ssl.mrc import write_mrc
 
 
@@ -116,6 +118,80 @@ def test_a_star_file_and_a_csv_file_cut_the_same_boxes(tmp_path, tomogram):
         np.testing.assert_array_equal(from_star.read(i)["volume"], from_csv.read(i)["volume"])
     assert from_star.source["coordinates"]["name"] == "c.star"
     assert from_star.source["tomogram"]["sha256"] == from_csv.source["tomogram"]["sha256"]
+
+
+POSITIONS = [[15, 10, 6], [7.75, 8.5, 5.2], [0, 10, 6]]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two half tomograms: one signal, noise of its own in each, and grey values far from zero."""
+    rng = np.random.default_rng(1)
+    signal = rng.standard_normal((12, 20, 30))
+    halves = [(50 + signal + 0.5 * rng.standard_normal(signal.shape)).astype(np.float32) for _ in range(2)]
+    for name, half in zip(("even", "odd"), halves, strict=True):
+        write_mrc(tmp_path / f"{name}.mrc", half, 10.0)
+    return tmp_path / "even.mrc", tmp_path / "odd.mrc", halves
+
+
+def test_two_half_tomograms_are_their_mean_and_the_second(tmp_path, pair):
+    even, odd, (a, b) = pair
+    found = tomogram_particles(even, csv(tmp_path, POSITIONS), 4, edge="pad", tomogram_b=odd)
+    assert len(found) == 3
+    for i, (x, y, z) in enumerate([(15, 10, 6), (8, 9, 5), (0, 10, 6)]):
+        sample = found.read(i)
+        np.testing.assert_array_equal(sample["half"], cut(b, np.array([x, y, z]), 4))
+        np.testing.assert_allclose(2 * sample["volume"] - sample["half"], cut(a, np.array([x, y, z]), 4), atol=2e-5)
+    assert found.source["tomogram"]["name"] == "even.mrc" and found.source["tomogram_b"]["name"] == "odd.mrc"
+    assert found.source["tomogram_b"]["sha256"] == sha256(odd) != found.source["tomogram"]["sha256"]
+    assert "in " + str(even) + " and " + str(odd) in found.describe(0)
+    alone = tomogram_particles(even, csv(tmp_path, POSITIONS), 4, edge="pad")
+    assert "tomogram_b" not in alone.source and "half" not in alone.read(0)
+    np.testing.assert_array_equal(found.read(1)["shift"], alone.read(1)["shift"])
+
+
+def test_the_correlation_of_the_halves_tells_the_snr_of_their_mean(tmp_path, pair):
+    """Signal of variance 1, noise of variance 1/4 in each half: c = 0.8, SNR 8 in the mean."""
+    even, odd, _ = pair
+    positions = np.random.default_rng(0).uniform([6, 6, 6], [24, 14, 6], (20, 3))
+    note = tomogram_particles(even, csv(tmp_path, positions), 12, tomogram_b=odd).notes[-1]
+    found = re.search(r"at ([\d.]+) in 16 of the boxes: SNR ([\d.]+) in", note)
+    assert float(found[1]) == pytest.approx(0.8, abs=0.02) and float(found[2]) == pytest.approx(8, rel=0.15)
+
+
+def test_halves_that_do_not_belong_together_are_refused(tmp_path, pair):
+    even, _, (a, b) = pair
+    where = csv(tmp_path, POSITIONS)
+
+    def refused(said, **changed):
+        with pytest.raises(InputError, match=said) as error:
+            tomogram_particles(even, where, 4, tomogram_b=tmp_path / "other.mrc", **changed)
+        assert "\n" not in str(error.value)
+
+    refused(r"No file .*other\.mrc")
+    write_mrc(tmp_path / "other.mrc", b[:, :, :28], 10.0)
+    refused(r"--tomogram_b=.*other\.mrc is 28x20x12 voxels and --tomogram=.*even\.mrc 30x20x12")
+    write_mrc(tmp_path / "other.mrc", b, 20.0)
+    refused(r"has voxels of 20 A and --tomogram=.*even\.mrc of 10 A")
+    assert tomogram_particles(even, where, 4, voxel_size=12.0, tomogram_b=tmp_path / "other.mrc").voxel_size == 12.0
+    write_mrc(tmp_path / "other.mrc", b, 0.0)
+    refused(r"other\.mrc has a voxel size of 0 A.*--voxel_size")
+    for same in (a, 3 * a - 100):
+        write_mrc(tmp_path / "other.mrc", same, 10.0)
+        refused(r"hold the same image \(correlation 1\.0+\)")
+    write_mrc(tmp_path / "other.mrc", np.zeros_like(b), 10.0)
+    refused(r"row 1 of .*: that of other\.mrc is constant \(0\)")
+    with pytest.raises(InputError, match="is --tomogram itself"):
+        tomogram_particles(even, where, 4, tomogram_b=tmp_path / "." / "even.mrc")
+
+
+def test_halves_without_common_signal_or_of_unlike_scale_are_told(tmp_path, pair):
+    even, _, (_, b) = pair
+    where = csv(tmp_path, [[15, 10, 6]])
+    for image, said in ((-b, "share hardly any signal"), (4 * b, "0.2[0-9]* times the deviation of other.mrc")):
+        write_mrc(tmp_path / "other.mrc", image, 10.0)
+        notes = tomogram_particles(even, where, 12, tomogram_b=tmp_path / "other.mrc").notes
+        assert any(re.search(said, note) for note in notes), notes
 
 
 def test_a_column_makes_classes(tmp_path, tomogram):
