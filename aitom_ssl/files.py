@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and telling whether a file is still what it was."""
+"""Writing a file or a folder whole or not at all, and telling whether a file is still what it was."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,6 +37,31 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def build_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, renamed to it when the block ends well, and removed when it does not.
+
+    Everything in it is on disk before the rename: whoever looks never sees half of it. A `folder` that is there gives
+    way if it is empty; else InputError, at the end.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if folder.exists():
+            raise InputError(f"{folder} was written by someone else meanwhile: run the same again.")
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> Path:

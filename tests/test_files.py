@@ -7,7 +7,7 @@ import pytest
 
 from aitom_ssl import files
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, is_disk_full, refuse_unwritable, sha256, write_json
+from aitom_ssl.files import atomic_write, build_folder, is_disk_full, refuse_unwritable, sha256, write_json
 
 
 def names(folder):
@@ -137,3 +137,34 @@ def test_places_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
 )
 def test_a_full_disk_is_told_from_other_errors(error, full):
     assert is_disk_full(error) is full
+
+
+# === Folders ===
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with build_folder(tmp_path / "new" / "1") as temporary:
+        (temporary / "part").write_text("half")
+        assert not (tmp_path / "new" / "1").exists()
+        assert not temporary.name.isdigit() and temporary.parent == tmp_path / "new"
+        inode = temporary.stat().st_ino
+    assert names(tmp_path / "new") == ["1"] and names(tmp_path / "new" / "1") == ["part"]
+    assert (tmp_path / "new" / "1").stat().st_ino == inode  # renamed, not copied
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_nothing_is_left_of_a_folder_that_failed(tmp_path, error):
+    with pytest.raises(error), build_folder(tmp_path / "1") as temporary:
+        (temporary / "part").write_text("half")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_an_empty_folder_gives_way_and_a_full_one_is_kept(tmp_path):
+    (tmp_path / "1").mkdir()
+    with build_folder(tmp_path / "1") as temporary:
+        (temporary / "mine").write_text("")
+    assert names(tmp_path / "1") == ["mine"]
+    with pytest.raises(InputError, match="written by someone else"), build_folder(tmp_path / "1") as temporary:
+        (temporary / "other").write_text("")
+    assert names(tmp_path) == ["1"] and names(tmp_path / "1") == ["mine"]

@@ -28,7 +28,7 @@ from aitom_ssl.training.precision import PRECISIONS
 
 @dataclasses.dataclass
 class Shared:
-    """Flags that evaluate has too."""
+    """Flags that evaluate and embed have too."""
 
     run: str | None = flag(None, "Folder of a trained run, or of a SavedModel (or of its versions).")
     data: str | None = flag(None, "Dataset (name, YAML file or folder), folder of MRC subtomograms, or .star file.")

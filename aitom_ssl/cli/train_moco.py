@@ -31,6 +31,7 @@ RECIPE = Recipe(
         "temperature": 0.2,
         "weight_decay": 1e-4,
         "symmetric": False,
+        "views": "augmented",
         "limit": None,
         "seed": 0,
         "precision": "float32",
@@ -69,6 +70,7 @@ class Options:
         "head", "Projection: v1 linear, v2 two layers, v2_bn with BatchNorm between them.", ("v1", "v2", "v2_bn")
     )
     augmentation: str | None = _flag("augmentation", "How the two views are drawn: ssl2022 is the paper's.")
+    views: str | None = _flag("views")
     learning_rate: float | None = _flag("learning_rate")
     weight_decay: float | None = _flag("weight_decay")
     momentum: float | None = _flag("momentum", "Of the key encoder, per step.")

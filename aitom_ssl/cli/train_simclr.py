@@ -29,6 +29,7 @@ RECIPE = Recipe(
         "encoder": "rb3d",
         "head": "simclr",
         "dim": 128,
+        "views": "augmented",
         "limit": None,
         "seed": 0,
         "precision": "float32",
@@ -70,6 +71,7 @@ class Options:
         ("simclr", "v2_bn", "v2", "v1"),
     )
     augmentation: str | None = _flag("augmentation", "How the two views are drawn: ssl2022 is the paper's.")
+    views: str | None = _flag("views")
     learning_rate: float | None = _flag("learning_rate")
     weight_decay: float | None = _flag("weight_decay")
     temperature: float | None = _flag("temperature", "Of the softmax over the other views.")

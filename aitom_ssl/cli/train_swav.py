@@ -36,6 +36,7 @@ RECIPE = Recipe(
         "temperature": 0.1,
         "small_crops": 0,
         "small_size": 16,
+        "views": "augmented",
         "limit": None,
         "seed": 0,
         "precision": "float32",
@@ -117,6 +118,7 @@ class Options:
     )
     small_size: int | None = _flag("small_size", "Side of the small views, voxels.")
     augmentation: str | None = _flag("augmentation", "How the views are drawn: ssl2022 is the paper's.")
+    views: str | None = _flag("views")
     learning_rate: float | None = _flag("learning_rate")
     weight_decay: float | None = _flag("weight_decay")
     temperature: float | None = _flag("temperature", "Of the softmax over the prototypes.")

@@ -20,8 +20,14 @@ _TEXTS = {
     "seed": "Of weights, order and augmentation.",
     "precision": "bfloat16 is faster where the hardware has it.",
     "knn_every": "Epochs between kNN measurements.",
+    "views": "What the two views are drawn from: the same volume, or its two half images (independent noise).",
 }
-_CHOICES = {"encoder": ARCHITECTURES, "augmentation": AUGMENTATIONS, "precision": PRECISIONS}
+_CHOICES = {
+    "encoder": ARCHITECTURES,
+    "augmentation": AUGMENTATIONS,
+    "precision": PRECISIONS,
+    "views": ("augmented", "halves"),
+}
 
 
 def training_flags(recipe: Recipe, folder: str) -> Callable[..., Any]:
@@ -38,8 +44,9 @@ def training_flags(recipe: Recipe, folder: str) -> Callable[..., Any]:
         "limit": "At most this many samples of each split. Default: all.",
     }
     switches = {
-        "resume": "Go on with the run in --output, or the last one; its settings are kept, only --epochs may be given "
-        "anew.",
+        "resume": "Go on with the run in --output, or the last one; its settings are kept"
+        + "".join(f", only --{name} may be given anew" for name in recipe.renewable)
+        + ".",
         "smoke": f"The same in seconds: {smoke['epochs']} epochs of {smoke['limit']} samples of {smoke['data']}, "
         "unless other flags say so.",
     }
@@ -49,7 +56,7 @@ def training_flags(recipe: Recipe, folder: str) -> Callable[..., Any]:
             return flag(False, switches[name])
         if name in whole:
             return flag(None, whole[name], tuple(recipe.presets) if name == "preset" else None)
-        return flag(None, f"{text or _TEXTS[name]} {recipe.default(name)}", choices or _CHOICES.get(name))
+        return flag(None, f"{text or _TEXTS[name]} {recipe.default(name)}".rstrip(), choices or _CHOICES.get(name))
 
     return make
 
@@ -70,7 +77,10 @@ def pretrain(
     from aitom_ssl.training.quiet import import_keras_quietly
     from aitom_ssl.training.request import checked_splits
 
-    check(settings, checked_splits(settings, output, options.resume))
+    splits = checked_splits(settings, output, options.resume)
+    if settings["views"] == "halves":
+        splits["train"].require_halves()
+    check(settings, splits)
     import_keras_quietly()
 
     from aitom_ssl.training.pretrain import run_pretraining

@@ -14,7 +14,6 @@ half validates (it picks the networks' epoch and the SVM's kernel), where the pa
 from __future__ import annotations
 
 import csv
-import gc
 import json
 import math
 import os
@@ -28,6 +27,7 @@ import yaml
 from aitom_ssl import environment
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import atomic_write
+from aitom_ssl.training.jobs import run_jobs
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line, refuse_changes
 
@@ -78,6 +78,11 @@ class Job(NamedTuple):
         return Path(self.dataset.removeprefix("xu2017_")) / f"{self.method}-seed{self.seed}"
 
     @property
+    def needs(self) -> tuple[Job, ...]:
+        """None: a cell's data are simulated by its first run."""
+        return ()
+
+    @property
     def paper(self) -> float:
         """Accuracy in Table 1."""
         return PAPER[self.snr, self.tilt][list(METHODS).index(self.method)]
@@ -120,20 +125,19 @@ def run_reproduction(
     about = {"method": NAME, "command": command, "settings": dict(settings), "versions": environment.versions()}
     table.write_config(about)
     jobs = list(jobs_of(settings))
-    failed = []
+
+    def finished(job: Job) -> bool:
+        return (table.path / job.folder / "results.json").is_file()
+
+    def so_far() -> None:
+        _write_so_far(table, settings, command)
+
     try:
-        for number, job in enumerate(jobs, 1):
-            print(f"\n[{number}/{len(jobs)}] {job}", flush=True)
-            try:
-                _run(job, settings, table)
-            except InputError as error:
-                failed.append(job)
-                print(f"failed: {error}", flush=True)
-            _write_so_far(table, settings, command)
-            gc.collect()  # a network and its graph, before the next
+        failed = run_jobs(table.path, jobs, lambda job: _run(job, settings, table), finished, so_far)
     except KeyboardInterrupt:
         done = len(results_in(table.path))
         raise KeyboardInterrupt(f"Finished runs are kept: {done}. Go on with: {_go_on(table)}") from None
+    so_far()
     print(f"\n{table_text(results_in(table.path), settings)}\n\ntable   {table.path / 'table.csv'}", flush=True)
     print(f"report  {table.path / 'report.html'}", flush=True)
     if failed:
@@ -161,9 +165,6 @@ def refuse_other_settings(settings: Mapping[str, Any], table: RunFolder) -> None
 
 def _run(job: Job, settings: Mapping[str, Any], table: RunFolder) -> None:
     path = table.path / job.folder
-    if (path / "results.json").is_file():
-        print(f"finished before, accuracy {_read(job, path).measured['accuracy']:.3f} ({job.paper:.3f})", flush=True)
-        return
     own = {name: settings[name] for name in ("epochs", "batch_size", "learning_rate", "precision")}
     asked = {**RECIPE, **own, "model": job.method, "data": _data(job, settings, table.path), "seed": job.seed}
     command = command_line("train_supervised", asked)

@@ -18,6 +18,7 @@ from aitom_ssl.evaluation.probes import (
     standardize_features,
     stratified_fraction,
 )
+from aitom_ssl.evaluation.statistics import mean_and_spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """The table's cells: a header, one row an encoder, the chance level."""
-        body = [[name, _spread(self.probe[name]), _spread(self.knn[name])] for name in self.names]
+        body = [[name, mean_and_spread(self.probe[name]), mean_and_spread(self.knn[name])] for name in self.names]
         chance = f"{self.chance():.3f}"
         return [["encoder", "linear probe", "kNN"], *body, ["chance", chance, chance]]
 
@@ -119,7 +120,3 @@ def compare_encoders(
         test_labels=test_labels,
         predictions=probed[-1].predictions,
     )
-
-
-def _spread(values: np.ndarray) -> str:
-    return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" if len(values) > 1 else f"{values[0]:.3f}"

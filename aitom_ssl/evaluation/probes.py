@@ -128,6 +128,9 @@ class ProbeResult:
     accuracy: float  # share of the test samples that are right
     predictions: np.ndarray  # (n,) label of each test sample
     c: float  # inverse strength of the L2 penalty that was used
+    weights: np.ndarray  # (d, labels) and
+    offsets: np.ndarray  # (labels,): softmax(features @ weights + offsets) are the probabilities of
+    labels: np.ndarray  # the labels that occur in training, sorted
 
 
 def linear_probe(
@@ -150,8 +153,18 @@ def linear_probe(
     with threadpool_limits(1):
         if c is None:
             c = _chosen_regularisation(train, train_labels, seed)
-        predictions = _classifier(c).fit(train, train_labels).predict(test)
-    return ProbeResult(float((predictions == test_labels).mean()), predictions, c)
+        fitted = _classifier(c).fit(train, train_labels)
+        predictions = fitted.predict(test)
+    return ProbeResult(float((predictions == test_labels).mean()), predictions, c, *_as_softmax(*fitted))
+
+
+def _as_softmax(scaler: StandardScaler, classifier: LogisticRegression) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, offsets and labels of the softmax layer on unscaled features that these two make."""
+    coefficients, intercepts = classifier.coef_, classifier.intercept_
+    if len(coefficients) == 1:  # of two classes scikit-learn keeps the difference
+        coefficients, intercepts = np.stack([0 * coefficients[0], coefficients[0]]), np.array([0.0, intercepts[0]])
+    weights = (coefficients / scaler.scale_).T
+    return weights, intercepts - scaler.mean_ @ weights, classifier.classes_
 
 
 def _classifier(c: float) -> Any:

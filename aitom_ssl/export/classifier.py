@@ -1,6 +1,7 @@
-"""A trained classifier from wherever it is kept: a run, its model.keras or model.joblib, or a SavedModel.
+"""A trained model from wherever it is kept: a run, its model.keras or model.joblib, or a SavedModel.
 
-`find_model` looks without loading a framework, so that mistakes are answered at once; `load_classifier` loads.
+`find_model` (of a classifier) and `find_network` (of an encoder too) look without loading a framework, so that mistakes
+are answered at once; `load_classifier` and `load_network` load.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aitom_ssl.data.batches import standardize
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.export.versions import DESCRIPTION, GRAPH, newest_version, versions
 from aitom_ssl.files import sha256
-from aitom_ssl.training.precision import PRECISIONS
+from aitom_ssl.training.precision import PRECISIONS, with_precision
 from aitom_ssl.training.quiet import import_keras_quietly
 from aitom_ssl.training.run import RunFolder
 
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
     from aitom_ssl.models import ModelDescription
 
 BATCH_SIZE = 64
-INPUT, PROBABILITIES, SIGNATURE = "subtomogram", "probabilities", "serving_default"
+INPUT, PROBABILITIES, FEATURES = "subtomogram", "probabilities", "features"
+# Signature of a SavedModel that answers each.
+_SIGNATURES = {PROBABILITIES: "serving_default", FEATURES: "features"}
 _KERAS, RIF_SVM, _SAVEDMODEL = "model.keras", "model.joblib", "SavedModel"
+# More features than these are of no use to neighbours and probes, and fill the memory.
+WIDE = 8192
+
+# Volumes (batch, z, y, x) float32, standardised, to one row each.
+Network = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Classifier:
         self,
         path: Path,
         description: ModelDescription,
-        network: Callable[[np.ndarray], np.ndarray],
+        network: Network,
         batch_size: int,
     ):
         self.path, self.description, self.batch_size = path, description, batch_size
@@ -98,22 +106,43 @@ class Classifier:
         found = np.empty((len(volumes), classes), np.float32)
         for start in range(0, len(volumes), self.batch_size):
             batch = volumes[start : start + self.batch_size]
-            count = len(batch)
-            if count < self.batch_size:
-                batch = np.concatenate([batch, np.repeat(batch[:1], self.batch_size - count, axis=0)])
-            found[start : start + count] = self._network(batch)[:count]
-        if not np.isfinite(found).all():
-            raise InputError(f"{self.path} answers with NaN: its training diverged. Train it again.")
+            found[start : start + len(batch)] = answers(self._network, batch, self.batch_size, self.path)
         return found
+
+
+def answers(network: Network, batch: np.ndarray, batch_size: int, path: Path) -> np.ndarray:
+    """The network's rows for a `batch` (n, z, y, x) of up to `batch_size` volumes.
+
+    A short one is filled up: no network is traced anew, and no answer depends on how many came with it. InputError,
+    naming `path`, where an answer is not finite.
+    """
+    count = len(batch)
+    if count < batch_size:
+        batch = np.concatenate([batch, np.repeat(batch[:1], batch_size - count, axis=0)])
+    found = network(batch)[:count]
+    if not np.isfinite(found).all():
+        raise InputError(f"{path} answers with NaN: its training diverged. Train it again.")
+    return found
 
 
 # === Finding ===
 
 
 def find_model(path: str | os.PathLike) -> ModelFiles:
-    """The classifier at `path`: a run's folder, a model file in it, a SavedModel, or the folder of its versions.
+    """The classifier at `path` (see `find_network`). InputError where it is an encoder."""
+    found = find_network(path)
+    if not found.about.get("class_names"):
+        raise InputError(
+            f"{path} is an encoder, which knows no classes: make a classifier of it with finetune, or train one with "
+            "train_supervised."
+        )
+    return found
 
-    Raises InputError where there is none, nothing says what it is, or it is an encoder.
+
+def find_network(path: str | os.PathLike) -> ModelFiles:
+    """The classifier or encoder at `path`: a run's folder, a model file in it, a SavedModel, or its versions' folder.
+
+    Raises InputError where there is none, or nothing says what it is.
     """
     path = Path(path)
     if not path.exists():
@@ -124,10 +153,7 @@ def find_model(path: str | os.PathLike) -> ModelFiles:
                 f"{path} is a file, expected the folder of a run or a SavedModel (or {_KERAS} beside a config.yaml)."
             )
         path = path.parent
-    found = find_run(path) if (path / "config.yaml").is_file() else _in_savedmodel(path)
-    if not found.about.get("class_names"):
-        raise InputError(f"{path} is an encoder, which knows no classes: train a classifier first (train_supervised).")
-    return found
+    return find_run(path) if (path / "config.yaml").is_file() else _in_savedmodel(path)
 
 
 def find_run(folder: str | os.PathLike) -> ModelFiles:
@@ -137,8 +163,8 @@ def find_run(folder: str | os.PathLike) -> ModelFiles:
     about = config.get("model")
     if about is None:
         raise InputError(
-            f"{folder}/config.yaml does not say what model it is: it is a {config.get('method', 'pretraining')} run, "
-            "expected one of train_supervised."
+            f"{folder}/config.yaml does not say what model it is, as a {config.get('method', 'pretraining')} run of an "
+            "earlier version: train it again."
         )
     if not isinstance(about, Mapping):
         raise InputError(f"{folder}/config.yaml: model is {about!r}, expected a description: put the file back.")
@@ -179,10 +205,23 @@ def load_classifier(
     Raises InputError for files that are damaged or are not what they should be.
     """
     files = path if isinstance(path, ModelFiles) else find_model(path)
+    network = load_network(files, PROBABILITIES, batch_size, precision)
+    return Classifier(files.path, files.description(), network, batch_size)
+
+
+def load_network(
+    files: ModelFiles, output: str, batch_size: int = BATCH_SIZE, precision: str | None = None
+) -> Network:
+    """What answers `output` for batches of exactly `batch_size` volumes (see `answers`).
+
+    output: "probabilities" of a classifier, or "features": what an encoder gives, the rotation-invariant features of a
+    RIF-SVM, or the input of a classifier's last layer. Where that is a flattened map of more than 8,192 values
+    (Inception3D as published has 351,520), a run's is averaged to 2x2x2 first, as in the pooled networks. The others
+    are those of `load_classifier`.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, expected 1 or more.")
-    if precision not in (None, *PRECISIONS):
-        raise InputError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}, or None.")
+    _check_precision(precision)
     if precision is not None and files.kind != _KERAS:
         raise InputError(f"precision={precision} needs a run with model.keras, and {files.path} is none: leave it out.")
     import_keras_quietly()
@@ -190,17 +229,26 @@ def load_classifier(
     if files.kind == RIF_SVM:
         from aitom_ssl.discovery.rif_svm import load_rif_svm
 
-        network = load_rif_svm(files.path.parent).probabilities
-    elif files.kind == _SAVEDMODEL:
-        network = _Served(files.path, description)
-    else:
-        network = _compiled(_keras_model(files.path, description, precision), batch_size)
-    return Classifier(files.path, description, network, batch_size)
+        return getattr(load_rif_svm(files.path.parent), output)
+    if files.kind == _SAVEDMODEL:
+        return _Served(files.path, output, len(description.class_names))
+    model = load_keras(files, precision)
+    return _compiled(_before_classifier(model) if output == FEATURES else model, batch_size, output)
 
 
-def _keras_model(path: Path, description: ModelDescription, precision: str | None) -> keras.Model:
+def _check_precision(precision: str | None) -> None:
+    if precision not in (None, *PRECISIONS):
+        raise InputError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}, or None.")
+
+
+def load_keras(files: ModelFiles, precision: str | None = None) -> keras.Model:
+    """The functional network in a run's model.keras, as its description says. precision: as in `load_classifier`."""
+    _check_precision(precision)
+    path, description = files.path, files.description()
     model = RunFolder(path.parent).load_model()
-    expected = (None, *[description.size] * 3, 1), (None, len(description.class_names))
+    # An encoder's description does not say how many features it has.
+    outputs = len(description.class_names) or model.output_shape[-1]
+    expected = (None, *[description.size] * 3, 1), (None, outputs)
     if (model.input_shape, model.output_shape) != expected:
         raise InputError(
             f"{path} maps {model.input_shape} to {model.output_shape}, and its description says {expected[0]} to "
@@ -209,62 +257,62 @@ def _keras_model(path: Path, description: ModelDescription, precision: str | Non
     return model if precision is None else with_precision(model, precision)
 
 
-def with_precision(model: keras.Model, precision: str) -> keras.Model:
-    """A copy of a functional `model` whose layers compute in `precision`; layers that ask for float32 keep it."""
+def _before_classifier(model: keras.Model) -> keras.Model:
+    """A classifier without its last layer, and with a map averaged that is WIDE flattened; an encoder as it is."""
     import keras
 
-    last = model.layers[-1].name
+    from aitom_ssl.models.building import CLASSIFIER, average_to_2x2x2
 
-    def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if not isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = "float32" if layer.name == last else precision
-        return type(layer).from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=rebuilt)
-    copy.set_weights(model.get_weights())
-    return copy
+    *before, last = model.layers
+    if last.name != CLASSIFIER:
+        return model
+    flat = next((layer for layer in reversed(before) if not isinstance(layer, keras.layers.Dropout)), last)
+    if last.input.shape[-1] > WIDE and isinstance(flat, keras.layers.Flatten):
+        return keras.Model(model.input, keras.layers.Flatten()(average_to_2x2x2(flat.input)))
+    return keras.Model(model.input, last.input)
 
 
-def _compiled(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+def _compiled(model: keras.Model, batch_size: int, output: str) -> Network:
     import keras
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"Prediction needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}: unset it.")
     signature = [tf.TensorSpec((batch_size, *model.input_shape[1:4]), tf.float32)]
-    linear = getattr(model.layers[-1], "activation", None) is keras.activations.linear
+    activation = getattr(model.layers[-1], "activation", None)
+    without_softmax = output == PROBABILITIES and activation is keras.activations.linear
 
     # XLA on the CPU makes 3-D convolutions several times slower.
     @tf.function(input_signature=signature, jit_compile=False, autograph=False)
     def network(volumes):
-        answers = tf.cast(model(volumes[..., tf.newaxis], training=False), tf.float32)
-        return tf.nn.softmax(answers) if linear else answers
+        found = tf.cast(model(volumes[..., tf.newaxis], training=False), tf.float32)
+        return tf.nn.softmax(found) if without_softmax else found
 
     return lambda volumes: network(tf.constant(volumes)).numpy()
 
 
 class _Served:
-    """A SavedModel's probabilities. It holds the loaded object: signatures alone do not keep their variables."""
+    """What a SavedModel answers. It holds the loaded object: signatures alone do not keep their variables."""
 
-    def __init__(self, folder: Path, description: ModelDescription):
+    def __init__(self, folder: Path, output: str, classes: int):
         import tensorflow as tf
 
-        self.folder, classes = folder, len(description.class_names)
+        self.folder, self.output = folder, output
         try:
             self.loaded = tf.saved_model.load(str(folder))
         except (ValueError, TypeError, OSError, KeyError, tf.errors.OpError) as error:
             raise InputError(f"{folder} cannot be loaded ({reason(error)}): export the model again.") from None
+        name = _SIGNATURES[output]
         signatures = getattr(self.loaded, "signatures", {})
         shown = "; ".join(_shown(name, signature) for name, signature in signatures.items()) or "none"
-        self.signature = signatures.get(SIGNATURE)
-        if self.signature is None or _shown(SIGNATURE, self.signature) != f"{SIGNATURE} ({INPUT} -> {PROBABILITIES})":
+        self.signature = signatures.get(name)
+        expected = f"{name} ({INPUT} -> {output})"
+        if self.signature is None or _shown(name, self.signature) != expected:
             raise InputError(
-                f"{folder} has the signatures {shown}; expected {SIGNATURE} ({INPUT} -> {PROBABILITIES}): export the "
-                "model with export_savedmodel."
+                f"{folder} has the signatures {shown}; expected {expected}: export the model with export_savedmodel."
             )
-        found = self.signature.structured_outputs[PROBABILITIES].shape[-1]
-        if found not in (None, classes):
+        found = self.signature.structured_outputs[output].shape[-1]
+        if output == PROBABILITIES and found not in (None, classes):
             raise InputError(
                 f"{folder} has {found} classes, its assets/{DESCRIPTION} {classes}: export the model again."
             )
@@ -273,7 +321,7 @@ class _Served:
         import tensorflow as tf
 
         try:
-            return self.signature(**{INPUT: tf.constant(volumes[..., None])})[PROBABILITIES].numpy()
+            return self.signature(**{INPUT: tf.constant(volumes[..., None])})[self.output].numpy()
         except tf.errors.OpError as error:
             raise InputError(f"{self.folder} refuses these volumes ({reason(error)}).") from None
 

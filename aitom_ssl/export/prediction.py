@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
     particles: int  # classified by this call; 0 when all was done already
 
 
-def _refuse_differences(files: ModelFiles, source: Source, ignore: bool) -> list[str]:
+def refuse_differences(files: ModelFiles, source: Source, ignore: bool) -> list[str]:
     """InputError that names what differs from the model's training data; with `ignore` as notes."""
     description = files.description()
     contrast = source.contrast if source.stored_contrast else None
@@ -95,7 +95,7 @@ def predict_files(
         return _outcome(folder)._replace(particles=0)
     classifier = load_classifier(files, batch_size, precision)
     description = classifier.description
-    notes = [*source.notes, *_refuse_differences(files, source, ignore_mismatch)]
+    notes = [*source.notes, *refuse_differences(files, source, ignore_mismatch)]
     feed = Feed(source, description.size, description.contrast, skip_damaged)
     folder.start()
     clock = _Clock()
@@ -224,7 +224,7 @@ def evaluate_classifier(
     classifier = load_classifier(files, batch_size, precision)
     from aitom_ssl.evaluation import classification_metrics, write_classification_report
 
-    notes = [*source.notes, *_refuse_differences(files, source, ignore_mismatch)]
+    notes = [*source.notes, *refuse_differences(files, source, ignore_mismatch)]
     feed = Feed(source, classifier.description.size, classifier.description.contrast, skip_damaged=False)
     found = []
     starts = range(0, len(chosen), batch_size)

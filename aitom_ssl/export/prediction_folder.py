@@ -25,6 +25,7 @@ from aitom_ssl.export.prediction_tables import (
     Prediction,
     csv_header,
     csv_text,
+    csv_value,
     extended_star,
     new_star,
     read_predictions,
@@ -114,7 +115,7 @@ class PredictionFolder:
         for i, row in zip(indices.tolist(), probabilities, strict=True):
             written = [str(value) for value in row]
             label = int(row.argmax())
-            about = [_text(column[i]) for column in columns]
+            about = [csv_value(column[i]) for column in columns]
             rows.append([i, *about, self.class_names[label], written[label], *written])
         text = csv_text([csv_header(list(self.source.columns), self.class_names), *rows])
         with atomic_write(self.part(number)) as temporary:
@@ -179,10 +180,6 @@ class _Count:
             self.missing += range(self.expected, prediction.particle)
             self.expected = prediction.particle + 1
             yield prediction
-
-
-def _text(value: Any) -> str:
-    return f"{value:.7g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def _short(value: Any) -> str:

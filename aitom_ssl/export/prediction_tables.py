@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
+import numbers
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -49,6 +50,12 @@ class Prediction(NamedTuple):
 def csv_header(columns: Sequence[str], class_names: Sequence[str]) -> list[str]:
     """particle, what tells it from others, class, confidence, probability_NAME a class."""
     return ["particle", *columns, "class", "confidence", *(f"probability_{name}" for name in class_names)]
+
+
+def csv_value(value: Any) -> str:
+    """What tells a particle from others, as text: numbers that are not whole with seven digits."""
+    fraction = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    return f"{value:.7g}" if fraction else str(value)
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

@@ -34,7 +34,8 @@ import numpy as np
 import tensorflow as tf
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.export.versions import DESCRIPTION, build_version, new_version
+from aitom_ssl.export.versions import DESCRIPTION, new_version
+from aitom_ssl.files import build_folder
 from aitom_ssl.models import ModelDescription
 from aitom_ssl.models.building import CLASSIFIER, INPUT
 
@@ -74,7 +75,7 @@ def export_savedmodel(
     module = tf.Module()
     # The plain variables: without them TensorFlow's C++ loader finds none, and through Keras they are stored twice.
     module.weights = [weight.value for weight in model.weights]
-    with build_version(folder) as temporary:
+    with build_folder(folder) as temporary:
         about = temporary / DESCRIPTION
         about.write_text(json.dumps(description.to_dict(), indent=2) + "\n", encoding="utf-8")
         # As an asset it stays with the model when that is loaded and saved again.

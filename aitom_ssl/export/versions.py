@@ -8,11 +8,7 @@ TensorFlow Serving polls such a folder and serves the highest number; names that
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from aitom_ssl.errors import InputError
@@ -52,28 +48,6 @@ def new_version(path: str | os.PathLike, version: int | None = None) -> Path:
     if version in found:
         raise InputError(f"{path} has a version {version} already: the next free one is {free}.")
     return path / str(version)
-
-
-@contextlib.contextmanager
-def build_version(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, renamed to it when the block ends well, and removed when it does not.
-
-    Everything in it is on disk before the rename: a server that polls never sees half a version.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-        if folder.exists():
-            raise InputError(f"{folder} was written by someone else meanwhile: run the same again.")
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def newest_version(path: str | os.PathLike) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -22,6 +23,7 @@ _BUILDERS = {
     "dsrf3dv2": DSRF3Dv2,
     "cb3d": CB3D,
     "rb3d": RB3D,
+    "rb3d_gn": functools.partial(RB3D, normalization="group"),
     "resnet18_3d": ResNet18_3D,
 }
 NAMES = tuple(_BUILDERS)

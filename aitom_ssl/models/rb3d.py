@@ -7,9 +7,11 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from aitom_ssl.errors import InputError
 from aitom_ssl.models import building
 
 _BLOCKS = 4
+_GROUPS = 8
 _MINIMUM_SIDE = 8
 
 
@@ -21,6 +23,7 @@ def RB3D(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     name: str | None = None,
+    normalization: str | None = None,
 ) -> keras.Model:
     """RB3D (Che 2018; figure 3 of SSL 2022): a convolution, a pool, four two-branch blocks, fully connected layers.
 
@@ -50,22 +53,36 @@ def RB3D(
         weights: a `.weights.h5` or `.keras` file of the same network; None is a random initialisation.
         classifier_activation: of the last layer; None gives logits.
         pooling: None or "avg".
-        name: of the model; default "rb3d".
+        name: of the model; default "rb3d", or "rb3d_gn" with `normalization`.
+        normalization: None as published; "group" puts GroupNormalization (8 groups; Wu and He 2018) behind every
+            convolution, which then has no bias. It does not depend on the batch, as small ones need, and is slow on a
+            CPU. Differs from the paper. `models.get("rb3d_gn")` builds it.
 
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
     building.check_arguments("RB3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling)
-    convolution = {"padding": "same", "kernel_initializer": building.initializer(pooling)}
+    if normalization not in (None, "group"):
+        raise InputError(f"RB3D: normalization={normalization!r} must be None (as published) or 'group'.")
+    initializer = building.initializer(pooling)
+
+    def convolve(x: keras.KerasTensor, filters: int, size: int, layer: str, relu: bool = True) -> keras.KerasTensor:
+        options = {"padding": "same", "kernel_initializer": initializer, "name": layer}
+        if normalization is None:
+            return layers.Conv3D(filters, size, activation="relu" if relu else None, **options)(x)
+        x = layers.Conv3D(filters, size, use_bias=False, **options)(x)
+        x = layers.GroupNormalization(_GROUPS, name=f"{layer}_norm")(x)
+        return layers.ReLU(name=f"{layer}_relu")(x) if relu else x
+
     volumes = keras.Input(input_shape, name=building.INPUT)
-    x = layers.Conv3D(32, 3, activation="relu", name="stem", **convolution)(volumes)
+    x = convolve(volumes, 32, 3, "stem")
     x = layers.MaxPooling3D(2, name="pool")(x)
     for block in range(1, _BLOCKS + 1):
         prefix = f"block{block}"
-        shortcut = layers.Conv3D(16, 3, activation="relu", name=f"{prefix}_shortcut", **convolution)(x)
-        y = layers.Conv3D(16, 1, activation="relu", name=f"{prefix}_reduce", **convolution)(x)
-        y = layers.Conv3D(32, 3, activation="relu", name=f"{prefix}_conv", **convolution)(y)
-        y = layers.Conv3D(16, 1, name=f"{prefix}_expand", **convolution)(y)
+        shortcut = convolve(x, 16, 3, f"{prefix}_shortcut")
+        y = convolve(x, 16, 1, f"{prefix}_reduce")
+        y = convolve(y, 32, 3, f"{prefix}_conv")
+        y = convolve(y, 16, 1, f"{prefix}_expand", relu=False)
         if pooling is None:
             y = layers.Dropout(0.7, name=f"{prefix}_dropout")(y)
         x = layers.Concatenate(name=f"{prefix}_concatenate")([shortcut, y])
@@ -80,4 +97,4 @@ def RB3D(
                 x = layers.Dense(1024, activation="relu", name=layer)(x)
                 x = layers.Dropout(0.5, name=f"{layer}_dropout")(x)
         x = building.classifier(x, classes, classifier_activation)
-    return building.finish(volumes, x, name or "rb3d", weights)
+    return building.finish(volumes, x, name or ("rb3d" if normalization is None else "rb3d_gn"), weights)

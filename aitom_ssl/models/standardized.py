@@ -22,5 +22,7 @@ def standardized(encoder: keras.Model) -> keras.Model:
     """
     if encoder.layers[-1].name == STANDARDIZE_LAYER:
         return encoder
-    layer = keras.layers.BatchNormalization(center=False, scale=False, dtype="float32", name=STANDARDIZE_LAYER)
+    # Keras' momentum of 0.99 is still behind after the few hundred steps that fine-tuning takes.
+    options = {"center": False, "scale": False, "momentum": 0.9, "dtype": "float32", "name": STANDARDIZE_LAYER}
+    layer = keras.layers.BatchNormalization(**options)
     return keras.Model(encoder.input, layer(encoder.output), name=f"{encoder.name}_standardized")

@@ -15,7 +15,7 @@ from aitom_ssl.losses.swapped import sinkhorn, swapped_prediction
 from aitom_ssl.models import standardized
 from aitom_ssl.ssl.queue import EmbeddingQueue
 from aitom_ssl.ssl.small_crops import random_box, sharing_weights
-from aitom_ssl.ssl.two_views import TwoViewMethod, as_views, projection_head
+from aitom_ssl.ssl.two_views import TwoViewMethod, as_views, projection_head, sources
 from aitom_ssl.training.compiled import compiled_alone
 
 
@@ -128,10 +128,9 @@ class SwAV(TwoViewMethod):
         )
 
     def views(self, volumes: Any) -> tuple[Any, ...]:
-        """Two augmented views of (batch, z, y, x, c) volumes and the small crops, as this step draws them."""
-        volumes = ops.cast(volumes, "float32")
-        small = range(2, 2 + self.small_crops)
-        return (*super().views(volumes), *(self._augment_small(volumes, seed=self.view_seed(v)) for v in small))
+        """Two augmented views (see `TwoViewMethod.views`) and the small crops, as this step draws them."""
+        pair, small = sources(volumes), range(2, 2 + self.small_crops)
+        return (*super().views(volumes), *(self._augment_small(pair[v % 2], seed=self.view_seed(v)) for v in small))
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(batch, dim) unit-length embeddings of plain volumes; of views (views * batch, dim), view by view."""

@@ -19,6 +19,9 @@ _SWAV_WIDTH = 2048
 class TwoViewMethod(keras.Model):
     """Draws two views of each volume before Keras' own training step; a method adds `call` and `compute_loss`.
 
+    Trains on batches of volumes (batch, z, y, x, c), or of pairs of them, x = (first, second): images of the same
+    particles with independent noise, of which each gives one view.
+
     In a training step `call` and `compute_loss` receive `x = (first view, second view)`. View v of step s is drawn with
     the seed (2 * seed + v, s): augmentation is a function of (seed, step), so a resumed run draws the same views. A
     method's `compute_loss` calls `_finish`, which keeps the metrics and advances `self.step` once a training step.
@@ -59,9 +62,8 @@ class TwoViewMethod(keras.Model):
         super().compile(*args, jit_compile=jit_compile, **kwargs)
 
     def views(self, volumes: Any) -> tuple[Any, ...]:
-        """Two augmented views of (batch, z, y, x, c) volumes, as this step draws them."""
-        volumes = ops.cast(volumes, "float32")
-        return tuple(self._augment(volumes, seed=self.view_seed(view)) for view in (0, 1))
+        """Two augmented views, as this step draws them: of (batch, z, y, x, c) volumes, or one of each half image."""
+        return tuple(self._augment(source, seed=self.view_seed(view)) for view, source in enumerate(sources(volumes)))
 
     def view_seed(self, view: int) -> Any:
         """(2,) int32, the seed that this step draws view number `view` with."""
@@ -102,6 +104,12 @@ class TwoViewMethod(keras.Model):
         if not value > 0:
             raise InputError(f"{self.name}: {field}={value!r} must be above 0 (the paper's is {usual:g}).")
         return value
+
+
+def sources(volumes: Any) -> tuple[Any, Any]:
+    """What the first and the second view are drawn from, float32: a pair as it is, or the same volumes twice."""
+    pair = volumes if isinstance(volumes, (tuple, list)) else (volumes, volumes)
+    return tuple(ops.cast(one, "float32") for one in pair)
 
 
 def as_views(x: Any) -> tuple[Any, ...]:

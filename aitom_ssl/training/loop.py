@@ -121,14 +121,16 @@ def fit(
     return Checkpoint(epochs, start.history, record.seconds)
 
 
-def training_batches(train: Any, batch_size: int, seed: int, first_epoch: int, labels: bool = False) -> Any:
-    """Tuples (volumes,) or (volumes, labels) for ever, the same ones on every backend; see `data.pipeline`."""
+def training_batches(
+    train: Any, batch_size: int, seed: int, first_epoch: int, labels: bool = False, halves: bool = False
+) -> Any:
+    """Tuples (volumes,), (volumes, labels) or of half images ((a, b),) for ever, the same ones on every backend."""
     if keras.backend.backend() == "tensorflow":
         from aitom_ssl.data import pipeline
 
-        return pipeline.training_batches(train, batch_size, seed, first_epoch, labels)
-    batches = numpy_batches(train, batch_size, seed, first_epoch, labels)
-    return batches if labels else ((volumes,) for volumes in batches)
+        return pipeline.training_batches(train, batch_size, seed, first_epoch, labels, halves)
+    batches = numpy_batches(train, batch_size, seed, first_epoch, labels, halves)
+    return batches if labels or halves else ((volumes,) for volumes in batches)
 
 
 def _state(model: keras.Model) -> list[Any]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from aitom_ssl.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -27,3 +31,20 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def with_precision(model: keras.Model, precision: str) -> keras.Model:
+    """A copy of a functional `model` whose layers compute in `precision`; the last one, as built here, in float32."""
+    import keras
+
+    last = model.layers[-1].name
+
+    def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if not isinstance(layer, keras.layers.InputLayer):
+            config["dtype"] = "float32" if layer.name == last else precision
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=rebuilt)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -35,8 +35,8 @@ def run_pretraining(
 
     Args:
         method_name: for the folder's name and for people, e.g. "moco".
-        settings: data, epochs, batch_size, encoder, augmentation, learning_rate, weight_decay, dim, seed, precision,
-            limit (or None), knn_every, and what `build` wants.
+        settings: data, epochs, batch_size, encoder, augmentation, views (see `pretrain`), learning_rate, weight_decay,
+            dim, seed, precision, limit (or None), knn_every, and what `build` wants.
         build: (encoder, augmenter, settings) to the method, a keras.Model that trains on volumes alone, with `.encoder`
             and the metrics `loss` and `feature_std`.
         output: the run's folder; default runs/METHOD-DATA, with a number when that is taken.
@@ -74,7 +74,7 @@ def _train_and_report(
     untrained.set_weights(method.encoder.get_weights())
     method.compile(optimizer(settings["learning_rate"], settings["weight_decay"]))
 
-    names = ("epochs", "batch_size", "seed", "knn_every")
+    names = ("epochs", "batch_size", "seed", "knn_every", "views")
     done = pretrain(method, train, run, validation=validation, **{name: settings[name] for name in names})
     run.save_model(method.encoder)
     comparison = _comparison(method_name, untrained, method.encoder, train, test)
@@ -94,10 +94,12 @@ def pretrain(
     seed: int,
     validation: Any = None,
     knn_every: int = 1,
+    views: str = "augmented",
 ) -> Checkpoint:
     """Train a compiled `method` up to epoch `epochs`, from the run's newest checkpoint if it has one (see `loop`).
 
     `train` and `validation` are Datasets; with labels in both, kNN accuracy is measured every `knn_every` epochs.
+    `views`: "augmented", or "halves" to draw one of each half image.
     Returns what the run knows at the end: epochs, history (a dict an epoch), training time in seconds.
     """
     steps = steps_per_epoch(train, batch_size)
@@ -119,7 +121,7 @@ def pretrain(
             monitors.append(KNNMonitor(method.encoder, train, validation, knn_every, epochs, seed))
         else:
             say("no kNN accuracy: it needs labels in the training and the validation split.")
-    batches = training_batches(train, batch_size, seed, start.epoch)
+    batches = training_batches(train, batch_size, seed, start.epoch, halves=views == "halves")
     return fit(method, batches, run, start, epochs, steps, monitors, method.dim)
 
 

@@ -80,6 +80,7 @@ class Labelled(NamedTuple):
     measured: Dataset  # what the result is measured on
     measured_on: str  # "test", or "validation" where no test sample has a label
     notes: tuple[str, ...]  # what was left out or taken instead, one sentence each
+    pool: Dataset  # every training sample, labelled or not
 
 
 def labelled_splits(splits: Mapping[str, Dataset], seed: int, batch_size: int) -> Labelled:
@@ -120,7 +121,72 @@ def labelled_splits(splits: Mapping[str, Dataset], seed: int, batch_size: int) -
     measured_on = "test" if "test" in found else "validation"
     if measured_on == "validation":
         notes.append("no labelled test split: results are on the validation samples, which also chose the network.")
-    return Labelled(train, found["validation"], found[measured_on], measured_on, tuple(notes))
+    return Labelled(train, found["validation"], found[measured_on], measured_on, tuple(notes), splits["train"])
+
+
+def asked_labels(splits: Mapping[str, Dataset], settings: Mapping[str, Any]) -> Labelled:
+    """`labelled_splits`, with the share of the labels that the settings ask for.
+
+    settings: seed, batch_size, and if given `fraction` or `labels_per_class` with `validation_labels` (see
+    `take_labels`).
+    """
+    labelled = labelled_splits(splits, settings["seed"], settings["batch_size"])
+    fraction, per_class = settings.get("fraction"), settings.get("labels_per_class")
+    if fraction is None and per_class is None:
+        return labelled
+    alike = settings["validation_labels"] == "alike"
+    few = take_labels(labelled, fraction, per_class, alike, settings["seed"])
+    steps_per_epoch(few.train, settings["batch_size"])
+    return few
+
+
+def take_labels(
+    labelled: Labelled, fraction: float | None, per_class: int | None, alike: bool, seed: int
+) -> Labelled:
+    """The same with some of the labels: `fraction` (0..1] of each class, rounded, or `per_class` of each.
+
+    Which ones is drawn by `seed`. The training labels, and where `alike` as many of the validation labels; else those
+    stay whole, as in SSL 2022. Raises InputError with the numbers where a class has too few.
+    """
+
+    def count(name: str, members: int) -> int:
+        if per_class is not None:
+            if per_class > members:
+                raise InputError(
+                    f"--labels_per_class={per_class}, and {name} has {members} labelled training samples: ask for "
+                    "fewer, or label more."
+                )
+            return per_class
+        chosen = int(fraction * members + 0.5)
+        if chosen < 1:
+            raise InputError(
+                f"--fraction={fraction:g} of the {members} labels of {name} is not one: with these data it must be "
+                f"{0.5 / members:.2g} or more."
+            )
+        return chosen
+
+    names, labels = labelled.train.class_names, labelled.train.labels
+    wanted = {label: count(names[label], int((labels == label).sum())) for label in np.unique(labels)}
+    found = labelled._replace(train=_drawn(labelled.train, wanted, seed))
+    notes = [f"{len(found.train):,} of {len(labelled.train):,} training labels are used."]
+    if alike:
+        have = labelled.validation.labels
+        share = len(found.train) / len(labelled.train)
+        each = {
+            label: min(n, per_class if per_class is not None else max(1, int(share * n + 0.5)))
+            for label, n in zip(*np.unique(have, return_counts=True), strict=True)
+        }
+        found = found._replace(validation=_drawn(labelled.validation, each, seed))
+        notes.append(f"{len(found.validation):,} of {len(have):,} validation labels choose the network.")
+    return found._replace(notes=(*labelled.notes, *notes))
+
+
+def _drawn(dataset: Dataset, wanted: Mapping[int, int], seed: int) -> Dataset:
+    """`wanted[label]` samples of each label. Of one seed, fewer are part of more."""
+    rng = np.random.default_rng(seed)
+    labels = dataset.labels
+    chosen = [rng.permutation(np.flatnonzero(labels == label))[: wanted.get(label, 0)] for label in np.unique(labels)]
+    return dataset.subset(np.sort(np.concatenate(chosen)))
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.training.run import RunFolder
 
 # The names of `models.NAMES`, known without Keras.
-ARCHITECTURES = ("inception3d", "dsrf3d", "dsrf3dv2", "cb3d", "rb3d", "resnet18_3d")
+ARCHITECTURES = ("inception3d", "dsrf3d", "dsrf3dv2", "cb3d", "rb3d", "rb3d_gn", "resnet18_3d")
 AUGMENTATIONS = ("ssl2022", "recommended", "none")
 
 AT_LEAST_1 = (lambda v: v >= 1, "1 or more")
@@ -71,6 +71,7 @@ class Recipe:
     presets: name -> defaults; the first is what runs without --preset.
     smoke: what --smoke puts over them.
     ranges: flag -> (fits, what fits); `RANGES` unless the command has flags of its own.
+    renewable: flags that --resume takes anew.
     """
 
     command: str
@@ -79,11 +80,12 @@ class Recipe:
     presets: Mapping[str, Mapping[str, Any]]
     smoke: Mapping[str, Any]
     ranges: Mapping[str, tuple[Callable[[Any], bool], str]] = dataclasses.field(default_factory=lambda: RANGES)
+    renewable: tuple[str, ...] = ("epochs",)
 
     def default(self, name: str) -> str:
-        """For a flag's help: `Default: 16 (paper), 32 (recommended).`, or `Default: 200.`"""
+        """For a flag's help: `Default: 16 (paper), 32 (recommended).`, or `Default: 200.`; of None nothing."""
         if name in self.common:
-            return f"Default: {self.common[name]}."
+            return "" if self.common[name] is None else f"Default: {self.common[name]}."
         return f"Default: {', '.join(f'{values[name]} ({preset})' for preset, values in self.presets.items())}."
 
     def given(self, options: Any) -> dict[str, Any]:
@@ -107,16 +109,16 @@ class Recipe:
         return settings
 
     def resumed(self, options: Any, stored: Mapping[str, Any], where: str, parse: Callable[..., Any]) -> dict[str, Any]:
-        """The run's own settings, with --epochs if given; InputError when another flag differs from them.
+        """The run's own settings, with what is `renewable` if given; InputError when another flag differs from them.
 
         `stored`: the settings in the config.yaml of `where`, refused unless they are complete and would pass as flags
         (`parse`: `cli.common.parse`, which this room cannot import).
         """
         self._refuse_damaged(options, stored, where, parse)
         given = self.given(options)
-        kept = {name: value for name, value in given.items() if name != "epochs"}
-        refuse_changes(kept, stored, where, "run")
-        return {**stored, "epochs": given.get("epochs", stored["epochs"])}
+        anew = {name: given.pop(name) for name in self.renewable if name in given}
+        refuse_changes(given, stored, where, "run")
+        return {**stored, **anew}
 
     def _refuse_damaged(
         self, options: Any, stored: Mapping[str, Any], where: str, parse: Callable[..., Any]

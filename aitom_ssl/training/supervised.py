@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,8 +18,17 @@ from aitom_ssl.training.callbacks import KeepBest, best_row, say
 from aitom_ssl.training.compiled import compiled_alone, networks_on_xla
 from aitom_ssl.training.loop import experiment, fit, numerics, restore, training_batches
 from aitom_ssl.training.outcome import conclude
-from aitom_ssl.training.request import Labelled, checked_splits, labelled_splits
+from aitom_ssl.training.request import Labelled, asked_labels, checked_splits
 from aitom_ssl.training.run import Checkpoint, RunFolder
+
+
+class Start(NamedTuple):
+    """What a classifier's training starts from."""
+
+    network: keras.Model  # ends in a Dense layer with softmax, (batch, classes) in float32
+    optimizer: keras.optimizers.Optimizer
+    facts: Sequence[Sequence[str]] = ()  # (name, text), for the report
+    results: Mapping[str, Any] = {}  # for results.json
 
 
 def run_supervised(
@@ -30,14 +39,22 @@ def run_supervised(
     settings: model, pooling ("none" or "avg"), learning_rate, decay and momentum (see `sgd`) beside those of
     `run_classifier`.
     """
-    return run_classifier(settings["model"], settings, zoo_network, sgd, output, resume, command)
+    return run_classifier(settings["model"], settings, from_scratch, output, resume, command)
+
+
+def from_scratch(settings: Mapping[str, Any], labelled: Labelled) -> Start:
+    """The network that settings `model` and `pooling` name, untrained, with the optimizer of Xu 2017."""
+    train = labelled.train
+    pooling = None if settings["pooling"] == "none" else settings["pooling"]
+    shape = (train.size,) * 3 + (1,)
+    network = models.get(settings["model"])(input_shape=shape, classes=len(train.class_names), pooling=pooling)
+    return Start(network, sgd(settings))
 
 
 def run_classifier(
     method: str,
     settings: Mapping[str, Any],
-    build_network: Callable[[Mapping[str, Any], tuple[int, int, int, int], int], keras.Model],
-    build_optimizer: Callable[[Mapping[str, Any], int], keras.optimizers.Optimizer],
+    start: Callable[[Mapping[str, Any], Labelled], Start],
     output: str | None = None,
     resume: bool = False,
     command: str = "",
@@ -49,12 +66,10 @@ def run_classifier(
 
     Args:
         method: the folder's default name is runs/METHOD-DATA.
-        settings: model (what the description calls the architecture), data, limit (or None), epochs, batch_size,
-            class_weights ("none" or "balanced"), augmentation (preset of SubtomogramAugmenter), seed, precision, and
-            what the builders want.
-        build_network: (settings, input shape (z, y, x, 1), classes) to a functional network that ends in a Dense
-            layer with softmax, (batch, classes) in float32.
-        build_optimizer: (settings, steps an epoch) to the optimizer.
+        settings: model (what the description calls the architecture), data, limit (or None), epochs (0: `start`'s
+            network is kept and measured as it is), batch_size, class_weights ("none" or "balanced"), augmentation
+            (preset of SubtomogramAugmenter), seed, precision, what `request.asked_labels` and `start` want.
+        start: (settings, labelled samples) to what is trained.
         output: the run's folder, or None.
         resume: go on with the run in `output`; `settings` must be that run's, with more epochs or as many.
         command: what makes the run again, kept in its config.
@@ -63,18 +78,17 @@ def run_classifier(
         InputError: on data or settings that cannot be used. KeyboardInterrupt carries how to go on.
     """
     splits = checked_splits(settings, output, resume)
-    labelled = labelled_splits(splits, settings["seed"], settings["batch_size"])
+    labelled = asked_labels(splits, settings)
     train = labelled.train
     names = tuple(train.class_names)
     with numerics(settings["precision"], settings["seed"]):
-        network = build_network(settings, (train.size,) * 3 + (1,), len(names))
+        begun = start(settings, labelled)
         description = models.ModelDescription(settings["model"], names, train.size, train.voxel_size, train.contrast)
         with experiment(method, settings, splits, description, output, resume, command) as run:
             for note in labelled.notes:
                 say(note)
-            optimizer = build_optimizer(settings, steps_per_epoch(train, settings["batch_size"]))
-            done = train_classifier(network, optimizer, labelled, run, settings)
-            _measure(done, labelled, run, settings, command, network.count_params())
+            done = train_classifier(begun.network, begun.optimizer, labelled, run, settings)
+            _measure(done, labelled, run, settings, command, begun)
     return run
 
 
@@ -88,8 +102,11 @@ def train_classifier(
     """Train `network` up to epoch `settings["epochs"]`, from the run's newest checkpoint if it has one (see `loop`).
 
     model.keras in `run` is the network of the epoch with the highest accuracy on the validation samples (ties: lower
-    loss). Returns what the run knows at the end.
+    loss); of no epochs, `network` itself. Returns what the run knows at the end.
     """
+    if settings["epochs"] == 0:
+        run.save_model(network)
+        return Checkpoint(0, [], 0.0)
     train, epochs, batch_size = labelled.train, settings["epochs"], settings["batch_size"]
     weights = class_weights(train.labels, len(train.class_names)) if settings["class_weights"] == "balanced" else None
     none = settings["augmentation"] == "none"
@@ -111,14 +128,13 @@ def train_classifier(
 
 
 def _measure(
-    done: Checkpoint, labelled: Labelled, run: RunFolder, settings: Mapping[str, Any], command: str, weights: int
+    done: Checkpoint, labelled: Labelled, run: RunFolder, settings: Mapping[str, Any], command: str, begun: Start
 ) -> None:
-    best = best_row(done.history)
-    accuracy, samples = best["val_accuracy"], len(labelled.validation)
+    train, samples = labelled.train, len(labelled.validation)
     facts = [
-        ["trained on", f"{len(labelled.train):,} samples of {settings['data']}, {done.epoch} epochs"],
-        ["kept", f"epoch {best['epoch']}: accuracy {accuracy:.3f} on {samples:,} validation samples"],
-        ["network", f"{settings['model']}, {weights:,} weights"],
+        ["trained on", f"{len(train):,} samples of {settings['data']}, {done.epoch} epochs"],
+        ["network", f"{settings['model']}, {begun.network.count_params():,} weights"],
+        *begun.facts,
         ["seed", f"{settings['seed']}"],
         ["training time", duration(done.seconds)],
         *([["notes", " ".join(labelled.notes)]] if labelled.notes else []),
@@ -127,15 +143,20 @@ def _measure(
         "model": settings["model"],
         "data": settings["data"],
         "seed": settings["seed"],
-        "train_samples": len(labelled.train),
-        "validation_accuracy": accuracy,
-        "best_epoch": best["epoch"],
+        "train_samples": len(train),
         "epochs": done.epoch,
         "seconds": done.seconds,
+        **begun.results,
     }
+    epoch = None
+    if done.history:
+        best = best_row(done.history)
+        epoch, accuracy = best["epoch"], best["val_accuracy"]
+        facts.insert(1, ["kept", f"epoch {epoch}: accuracy {accuracy:.3f} on {samples:,} validation samples"])
+        more |= {"validation_accuracy": accuracy, "best_epoch": epoch}
     probabilities = extract_features(run.load_model(), labelled.measured)
     measured = (probabilities, labelled.measured, labelled.measured_on)
-    conclude(run, *measured, settings, command, facts, done.history, best["epoch"], more)
+    conclude(run, *measured, settings, command, facts, done.history, epoch, more)
 
 
 class SupervisedModel(keras.Model):
@@ -198,13 +219,7 @@ class SupervisedModel(keras.Model):
 # === Pure functions ===
 
 
-def zoo_network(settings: Mapping[str, Any], shape: tuple[int, int, int, int], classes: int) -> keras.Model:
-    """The network that settings `model` and `pooling` name, with softmax."""
-    pooling = None if settings["pooling"] == "none" else settings["pooling"]
-    return models.get(settings["model"])(input_shape=shape, classes=classes, pooling=pooling)
-
-
-def sgd(settings: Mapping[str, Any], steps_per_epoch: int = 0) -> keras.optimizers.Optimizer:
+def sgd(settings: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     """SGD of Xu 2017, section 3.2: Nesterov momentum, and the learning rate of step t is learning_rate / (1 + decay t).
 
     The `decay` of Keras 1, which Keras 3 ignores; as an InverseTimeDecay over single steps it gives the same weights.

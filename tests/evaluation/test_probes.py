@@ -1,6 +1,9 @@
 import keras
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation import probes
@@ -277,6 +280,22 @@ def test_the_chosen_penalty_is_the_best_of_cross_validation():
     weak = linear_probe(features, labels, fresh, fresh_labels, c=10.0)
     assert weak.c == 10.0 and chosen.c <= 0.1
     assert chosen.accuracy > weak.accuracy
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_weights_and_offsets_are_the_probe_as_a_softmax_layer(classes):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % classes
+    train = 5 + 3 * rng.standard_normal((60, 4)) + 4 * np.eye(4)[labels]
+    train[:, 3] = 2.0  # constant
+    test = 5 + 3 * rng.standard_normal((40, 4))
+    found = linear_probe(train, 2 * labels + 1, test, np.ones(40), c=0.1)
+    assert found.labels.tolist() == [2 * label + 1 for label in range(classes)]
+    scores = test @ found.weights + found.offsets
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(train, labels)
+    np.testing.assert_allclose(probabilities, fitted.predict_proba(test), atol=1e-6)
+    np.testing.assert_array_equal(found.labels[scores.argmax(axis=1)], found.predictions)
 
 
 def test_one_sample_a_class_is_enough():

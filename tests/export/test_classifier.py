@@ -144,7 +144,7 @@ def test_runs_that_know_no_classes_are_refused(run, served_encoder, tmp_path):
         find_model(served_encoder)
     other = RunFolder.create(tmp_path / "moco", "moco", "tiny")
     other.write_config({"method": "moco", "settings": {"data": "tiny"}})
-    with pytest.raises(InputError, match="it is a moco run, expected one of train_supervised"):
+    with pytest.raises(InputError, match="as a moco run of an earlier version: train it again"):
         find_model(other.path)
 
 

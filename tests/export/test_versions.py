@@ -1,11 +1,9 @@
-"""Numbered version folders: which comes next, and that none is ever seen half written."""
-
-import os
+"""Numbered version folders: which comes next, and which is the newest."""
 
 import pytest
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.export.versions import GRAPH, build_version, new_version, newest_version, versions
+from aitom_ssl.export.versions import GRAPH, new_version, newest_version, versions
 
 
 def put(folder):
@@ -49,28 +47,3 @@ def test_where_there_is_no_savedmodel(tmp_path):
     for missing in (tmp_path / "1", tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"holds no SavedModel .*no numbered folder"):
             newest_version(missing)
-
-
-def test_a_version_appears_whole_or_not_at_all(tmp_path):
-    with build_version(tmp_path / "1") as temporary:
-        (temporary / "part").write_text("half")
-        assert versions(tmp_path) == [] and not (tmp_path / "1").exists()
-        assert not temporary.name.isdigit() and temporary.parent == tmp_path
-        inode = temporary.stat().st_ino
-    assert os.listdir(tmp_path) == ["1"] and os.listdir(tmp_path / "1") == ["part"]
-    assert (tmp_path / "1").stat().st_ino == inode  # renamed, not copied
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_nothing_is_left_of_a_failure(tmp_path, error):
-    with pytest.raises(error), build_version(tmp_path / "1") as temporary:
-        (temporary / "part").write_text("half")
-        raise error
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_version_that_appeared_meanwhile_is_kept(tmp_path):
-    with pytest.raises(InputError, match="written by someone else"), build_version(tmp_path / "1") as temporary:
-        (temporary / "mine").write_text("")
-        put(tmp_path / "1")
-    assert os.listdir(tmp_path) == ["1"] and os.listdir(tmp_path / "1") == [GRAPH]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from aitom_ssl.errors import InputError
 from aitom_ssl.models import RB3D
 
 
@@ -55,3 +56,37 @@ def test_pooled_has_he_initialisation_and_no_dropout():
 
 def test_without_top_the_features_are_flattened():
     assert RB3D((8, 8, 8, 1), include_top=False).output_shape == (None, 2048)
+
+
+# === GroupNormalization ===
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    return RB3D((8, 8, 8, 1), 3, pooling="avg", normalization="group")
+
+
+def test_every_convolution_is_normalised_and_has_no_bias(grouped):
+    convolutions = [layer for layer in grouped.layers if isinstance(layer, keras.layers.Conv3D)]
+    assert len(convolutions) == 17 and not any(layer.use_bias for layer in convolutions)
+    for layer in convolutions:
+        norm = grouped.get_layer(f"{layer.name}_norm")
+        assert norm.groups == 8 and norm.input is layer.output
+    # Each norm has a scale and a centre where the convolution had a bias.
+    assert grouped.count_params() == RB3D((8, 8, 8, 1), 3, pooling="avg").count_params() + 32 + 4 * (16 + 16 + 32 + 16)
+    assert grouped.name == "rb3d_gn"
+
+
+def test_the_scale_of_a_convolution_does_not_matter_and_neither_does_the_batch(grouped):
+    volumes = np.random.default_rng(0).standard_normal((4, 8, 8, 8, 1)).astype(np.float32)
+    expected = np.asarray(grouped(volumes))
+    assert np.ptp(expected, axis=0).max() > 1e-3
+    np.testing.assert_allclose(np.asarray(grouped(volumes[2:3], training=True)), expected[2:3], atol=1e-5)
+    scaled = keras.models.clone_model(grouped)
+    scaled.set_weights([5 * w if w.ndim == 5 else w for w in grouped.get_weights()])
+    np.testing.assert_allclose(np.asarray(scaled(volumes)), expected, atol=5e-3)
+
+
+def test_other_normalisations_are_refused():
+    with pytest.raises(InputError, match="normalization='batch' must be None"):
+        RB3D((8, 8, 8, 1), 3, normalization="batch")

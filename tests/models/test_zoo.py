@@ -40,16 +40,18 @@ COUNTS = {
     ("rb3d", 40, 10): 263_320_778,
     ("rb3d", 40, 23): 263_334_103,
 }
-MINIMUM = {"inception3d": 7, "dsrf3d": 4, "dsrf3dv2": 8, "cb3d": 16, "rb3d": 8, "resnet18_3d": 1}
+MINIMUM = {"inception3d": 7, "dsrf3d": 4, "dsrf3dv2": 8, "cb3d": 16, "rb3d": 8, "rb3d_gn": 8, "resnet18_3d": 1}
 POOLED = {"inception3d": 1280, "dsrf3d": 512, "dsrf3dv2": 1024, "cb3d": 4096, "rb3d": 256, "resnet18_3d": 512}
-FLAT = {**POOLED, "inception3d": 351_520, "dsrf3d": 32_768, "dsrf3dv2": 8_192, "rb3d": 131_072}
+POOLED["rb3d_gn"] = 256
+FLAT = {**POOLED, "inception3d": 351_520, "dsrf3d": 32_768, "dsrf3dv2": 8_192, "rb3d": 131_072, "rb3d_gn": 131_072}
 
 
 def test_names():
     assert set(models.NAMES) == set(MINIMUM)
     for name in models.NAMES:
         assert models.get(name) is models.get(name.upper())
-        assert models.get(name).__name__ in models.__all__
+        builder = models.get(name)
+        assert getattr(builder, "func", builder).__name__ in models.__all__
     with pytest.raises(InputError, match="Did you mean rb3d"):
         models.get("rb3")
 

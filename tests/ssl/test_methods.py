@@ -101,6 +101,34 @@ def test_two_and_two_steps_equal_four_in_one_trace(method, volumes, tmp_path):
     assert_equal(state(resumed), state(through))
 
 
+def test_a_pair_of_the_same_volumes_is_the_volumes(method, volumes):
+    def trained(data):
+        keras.utils.set_random_seed(0)
+        built = method({"norm": True})
+        built.fit(((batch,) for batch in data), steps_per_epoch=3, verbose=0)
+        return state(built)
+
+    batches = [volumes[start : start + 4] for start in (0, 4, 8)]
+    alone = trained(batches)
+    assert_equal(alone, trained([(batch, batch) for batch in batches]))
+    other = trained([(batch, batch[::-1]) for batch in batches])
+    assert max(np.abs(a - b).max() for a, b in zip(arrays(alone), arrays(other), strict=True)) > 1e-3
+
+
+def test_each_image_of_a_pair_gives_one_view(method, volumes):
+    built = method()
+    pair = volumes[:4], volumes[4:8]
+    expected = [_wave_of(built, image, view) for view, image in enumerate(pair)]
+    for view, found in zip(expected, built.views(pair), strict=False):
+        np.testing.assert_allclose(found, view, atol=1e-5)
+
+
+def _wave_of(built, image, view):
+    seed = built.view_seed(view)
+    stream, step = float(seed[0]), float(seed[1])
+    return image + 0.3 * np.sin(5 * image * (1 + stream) + step)
+
+
 def test_mixed_bfloat16_stays_finite_with_float32_state(method, volumes):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

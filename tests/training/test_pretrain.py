@@ -143,6 +143,7 @@ def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, t
         "batch_size": 4,
         "encoder": "rb3d",
         "augmentation": "ssl2022",
+        "views": "augmented",
         "learning_rate": 1e-3,
         "weight_decay": 1e-4,
         "seed": 0,

@@ -6,7 +6,14 @@ import pytest
 from aitom_ssl.data import Dataset, write_dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.training import RunFolder
-from aitom_ssl.training.request import checked_splits, hold_out, identity, labelled_splits
+from aitom_ssl.training.request import (
+    asked_labels,
+    checked_splits,
+    hold_out,
+    identity,
+    labelled_splits,
+    take_labels,
+)
 
 
 def settings(folder, **changes):
@@ -114,3 +121,59 @@ def test_what_no_classifier_can_learn_from_is_refused(with_labels):
 def test_a_class_without_training_samples_is_named(with_labels):
     splits = with_labels(names=("a", "b", "c"), train=[0, 2, 0], validation=[1], test=[1])
     assert labelled_splits(splits, 0, 2).notes == ("no training sample of b: never predicted rightly.",)
+
+
+# === Few labels ===
+
+
+@pytest.fixture
+def labelled(with_labels):
+    """Ten of a, four of b, and six unlabelled; validation four and two."""
+    labels = [0] * 10 + [1] * 4 + [-1] * 6
+    return labelled_splits(with_labels(train=labels, validation=[0] * 4 + [1] * 2, test=[0, 1]), 0, 2)
+
+
+def per_class(dataset):
+    return np.bincount(dataset.labels).tolist()
+
+
+@pytest.mark.parametrize(
+    ("fraction", "each", "alike", "train", "validation"),
+    [
+        (0.5, None, False, [5, 2], [4, 2]),
+        (0.5, None, True, [5, 2], [2, 1]),
+        (0.25, None, True, [3, 1], [1, 1]),
+        (1.0, None, True, [10, 4], [4, 2]),
+        (None, 3, True, [3, 3], [3, 2]),
+        (None, 3, False, [3, 3], [4, 2]),
+    ],
+)
+def test_few_labels_of_each_class(labelled, fraction, each, alike, train, validation):
+    found = take_labels(labelled, fraction, each, alike, seed=1)
+    assert (per_class(found.train), per_class(found.validation)) == (train, validation)
+    assert found.measured is labelled.measured and len(found.pool) == 20
+    assert f"{sum(train)} of 14 training labels are used." in found.notes
+
+
+def test_which_labels_depends_on_the_seed_alone_and_fewer_are_part_of_more(labelled):
+    half, again, other = (numbers(take_labels(labelled, 0.5, None, False, seed).train) for seed in (1, 1, 2))
+    assert half == again != other
+    assert set(numbers(take_labels(labelled, 0.25, None, False, 1).train)) < set(half)
+
+
+def test_labels_that_are_not_there_are_refused_with_the_numbers(labelled):
+    with pytest.raises(InputError, match="--labels_per_class=5, and b has 4 labelled training samples"):
+        take_labels(labelled, None, 5, False, 0)
+    with pytest.raises(InputError, match=r"--fraction=0.1 of the 4 labels of b is not one: .* must be 0.12 or more"):
+        take_labels(labelled, 0.1, None, False, 0)
+
+
+def test_labels_are_asked_for_by_settings(with_labels):
+    splits = with_labels(train=[0, 1] * 8, validation=[0, 1] * 2, test=[0, 1])
+    settings = {"seed": 0, "batch_size": 4}
+    assert len(asked_labels(splits, settings).train) == 16
+    few = {**settings, "fraction": 0.5, "labels_per_class": None, "validation_labels": "alike"}
+    found = asked_labels(splits, few)
+    assert (len(found.train), len(found.validation)) == (8, 2)
+    with pytest.raises(InputError, match="A batch of 4 needs more than the 2 samples"):
+        asked_labels(splits, {**few, "fraction": 0.125})

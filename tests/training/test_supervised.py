@@ -17,7 +17,15 @@ from aitom_ssl.evaluation.classification import log_loss
 from aitom_ssl.training import RunFolder, callbacks
 from aitom_ssl.training import supervised as module
 from aitom_ssl.training.request import labelled_splits
-from aitom_ssl.training.supervised import SupervisedModel, class_weights, run_classifier, run_supervised, sgd
+from aitom_ssl.training.supervised import (
+    Start,
+    SupervisedModel,
+    class_weights,
+    from_scratch,
+    run_classifier,
+    run_supervised,
+    sgd,
+)
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -41,11 +49,15 @@ def wave(volumes, seed):
     return volumes + 0.3 * ops.sin(5 * volumes + ops.cast(seed[0] + 7 * seed[1], "float32"))
 
 
-def tiny_network(settings=None, shape=(8, 8, 8, 1), classes=2):
-    volumes = keras.Input(shape)
+def tiny_network():
+    volumes = keras.Input((8, 8, 8, 1))
     x = layers.Conv3D(4, 3, strides=2, activation="relu")(volumes)
     x = layers.Dropout(0.3)(layers.Flatten()(x))
-    return keras.Model(volumes, layers.Dense(classes, activation="softmax", dtype="float32", name="classifier")(x))
+    return keras.Model(volumes, layers.Dense(2, activation="softmax", dtype="float32", name="classifier")(x))
+
+
+def tiny_start(settings, labelled):
+    return Start(tiny_network(), sgd(settings), [["eyes", "two"]], {"eyes": 2})
 
 
 # === The step ===
@@ -192,7 +204,7 @@ def test_a_run_interrupted_and_resumed_leaves_a_whole_folder(tiny_data, tmp_path
     def go(**options):
         settings = {**SETTINGS, "data": str(tiny_data), "precision": "mixed_bfloat16"}
         command = "aitom-ssl train_supervised --data=tiny"
-        return run_classifier("tiny", settings, tiny_network, sgd, folder, command=command, **options)
+        return run_classifier("tiny", settings, tiny_start, folder, command=command, **options)
 
     stop = callbacks.Record.on_epoch_end
 
@@ -218,6 +230,7 @@ def test_a_run_interrupted_and_resumed_leaves_a_whole_folder(tiny_data, tmp_path
     assert config["settings"]["epochs"] == 2
     results = json.loads((run.path / "results.json").read_text())
     assert results["measured_on"] == "test" and results["samples"] == 10 and results["epochs"] == 2
+    assert results["eyes"] == 2 and "<td>two</td>" in (run.path / "report.html").read_text()
     assert (run.path / "metrics.csv").read_text().splitlines()[0] == "epoch,loss,accuracy,val_loss,val_accuracy"
     out = capsys.readouterr().out
     assert "epochs 2 to 2" in out and f"accuracy {results['accuracy']:.3f} (chance 0.500)" in out
@@ -246,24 +259,12 @@ def test_what_cannot_be_built_leaves_no_folder(tiny_data, tmp_path):
 
 
 @pytest.mark.parametrize("pooling", ["none", "avg"])
-def test_the_zoo_is_built_as_asked(pooling):
-    network = module.zoo_network({"model": "rb3d", "pooling": pooling}, (8, 8, 8, 1), 3)
-    assert network.output_shape == (None, 3) and network.layers[-1].name == "classifier"
+def test_the_zoo_is_built_as_asked(pooling, splits):
+    labelled = labelled_splits(splits, 0, 4)
+    network, made, *_ = from_scratch({**SETTINGS, "pooling": pooling}, labelled)
+    assert network.input_shape == (None, 8, 8, 8, 1) and network.output_shape == (None, 2)
+    assert network.layers[-1].name == "classifier" and made.nesterov
     assert (network.count_params() > 2**20) == (pooling == "none")  # fully connected layers
-
-
-def test_the_loop_takes_other_networks_and_optimizers(tiny_data, tmp_path):
-    """As fine-tuning will."""
-    asked = []
-
-    def adam(settings, steps):
-        asked.append(steps)
-        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-2, steps * settings["epochs"]))
-
-    settings = {**SETTINGS, "data": str(tiny_data), "class_weights": "none"}
-    run = run_classifier("finetune", settings, tiny_network, adam, str(tmp_path / "run"))
-    assert asked == [22 // 4]
-    assert keras.models.load_model(run.path / "model.keras").count_params() == tiny_network().count_params()
 
 
 def test_on_jax(tiny_data, tmp_path):

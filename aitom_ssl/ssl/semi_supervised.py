@@ -1,0 +1,357 @@
+"""Does pretraining pay? Encoders pretrained in several ways and not at all, read out with few labels (SSL 2022).
+
+Every pretraining and every cell of the table is a run of its own, in a folder of its own:
+
+    config.yaml                        what was asked for
+    pretraining/moco-seed0/            a run of train_moco (training.pretrain)
+    cells/moco-25percent-seed3/        a run of finetune (training.finetuning): probe, kNN and fine-tuning
+    table.csv  report.html             what is finished so far: one row a cell; the table with its tests
+
+A cell of seed s takes labels, order and head from s, and the encoder that was pretrained with seed s modulo the number
+of pretraining seeds. All methods have the same labels for the same seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aitom_ssl import environment
+from aitom_ssl.data.batches import steps_per_epoch
+from aitom_ssl.errors import InputError, reason
+from aitom_ssl.evaluation.statistics import mean_and_spread, t_test
+from aitom_ssl.files import atomic_write
+from aitom_ssl.training.jobs import run_jobs
+from aitom_ssl.training.request import asked_labels, checked_splits
+from aitom_ssl.training.run import RunFolder
+from aitom_ssl.training.settings import command_line
+
+NAME = "semi_supervised_study"
+RANDOM = "random"
+METHODS = {RANDOM: "random weights", "moco": "MoCo", "simclr": "SimCLR", "swav": "SwAV"}
+# In results.json, for people.
+READOUTS = {"probe_accuracy": "linear probe", "knn_accuracy": "kNN", "accuracy": "fine-tuned"}
+Builder = Callable[[Any, Any, Mapping[str, Any]], Any]
+
+
+class Pretraining(NamedTuple):
+    """One encoder."""
+
+    method: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return Path("pretraining") / f"{self.method}-seed{self.seed}"
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        return ()
+
+    def __str__(self) -> str:
+        return f"pretraining with {METHODS[self.method]}, seed {self.seed}"
+
+
+class Cell(NamedTuple):
+    """One encoder read out with some of the labels."""
+
+    method: str
+    labels: float | int  # a share of each class, or a number of each class
+    seed: int
+    pretraining: Pretraining | None
+
+    @property
+    def folder(self) -> Path:
+        labels = self.labels
+        words = f"{labels}each" if isinstance(labels, int) else f"{100 * labels:g}percent"
+        return Path("cells") / f"{self.method}-{words}-seed{self.seed}"
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        return () if self.pretraining is None else (self.pretraining,)
+
+    def __str__(self) -> str:
+        return f"{METHODS[self.method]}, {labels_name(self.labels)}, seed {self.seed}"
+
+
+class Result(NamedTuple):
+    """A finished cell and its results.json."""
+
+    cell: Cell
+    measured: dict[str, Any]
+
+
+def labels_name(labels: float | int) -> str:
+    """`25% of the labels`, `5 labels a class`."""
+    return f"{labels} labels a class" if isinstance(labels, int) else f"{100 * labels:g}% of the labels"
+
+
+# === Running ===
+
+
+def run_study(
+    settings: Mapping[str, Any],
+    builders: Mapping[str, Builder],
+    output: str | None = None,
+    resume: bool = False,
+    command: str = "",
+) -> RunFolder:
+    """Pretrain, read out every cell, then print the table; returns the study's folder.
+
+    Args:
+        settings: data, limit, methods (of METHODS), fractions and labels_per_class (lists), seeds and pretraining_seeds
+            (how many: 0, 1, ...), pretraining (method to the settings of its run, without a seed), finetuning (settings
+            of every cell's run, without seed, labels and encoder), finetuning_steps (the least of each cell, whatever
+            its epochs), and preset (a name, kept).
+        builders: method to its `build`, see `training.pretrain.run_pretraining`.
+        output: folder; default runs/semi_supervised_study-DATA, with a number when that is taken.
+        resume: go on with the study in `output`; finished runs are kept, one that was interrupted goes on after its
+            last epoch. Several processes may do this at once.
+        command: what makes the study again, kept in its config.
+
+    A run that fails leaves the others as they are; InputError says so at the end. KeyboardInterrupt carries how to go
+    on.
+    """
+    study = RunFolder.open(output) if resume else RunFolder.create(output, NAME, settings["data"])
+    about = {"method": NAME, "command": command, "settings": dict(settings), "versions": environment.versions()}
+    study.write_config(about)
+    jobs = jobs_of(settings)
+
+    def run(job: Pretraining | Cell) -> None:
+        if isinstance(job, Pretraining):
+            _pretrain(job, settings, builders[job.method], study.path)
+        else:
+            _read_out(job, settings, study.path)
+
+    def so_far() -> None:
+        write_table(study.path, settings, command)
+
+    try:
+        failed = run_jobs(study.path, jobs, run, lambda job: _finished(job, study.path), so_far)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Finished runs are kept. Go on with: {_go_on(study)}") from None
+    so_far()
+    results = results_in(study.path, jobs)
+    print(f"\n{table_text(results)}\n\n{measured_on(results, settings)}", flush=True)
+    print(f"\ntable   {study.path / 'table.csv'}\nreport  {study.path / 'report.html'}", flush=True)
+    if failed:
+        names = "; ".join(map(str, failed))
+        raise InputError(f"{len(failed)} of {len(jobs)} runs failed ({names}): see above, then {_go_on(study)}")
+    return study
+
+
+def jobs_of(settings: Mapping[str, Any]) -> list[Pretraining | Cell]:
+    """Every run asked for. Each method once before a second seed; random weights first, which need no pretraining."""
+    methods = [method for method in METHODS if method in settings["methods"]]
+    labels = [*map(float, settings["fractions"]), *map(int, settings["labels_per_class"])]
+    jobs: list[Pretraining | Cell] = []
+    for seed in range(settings["seeds"]):
+        for method in methods:
+            pretraining = None if method == RANDOM else Pretraining(method, seed % settings["pretraining_seeds"])
+            if pretraining is not None and pretraining not in jobs:
+                jobs.append(pretraining)
+            jobs += [Cell(method, some, seed, pretraining) for some in labels]
+    return jobs
+
+
+def _finished(job: Pretraining | Cell, folder: Path) -> bool:
+    # The last thing that each kind of run writes.
+    return (folder / job.folder / ("report.html" if isinstance(job, Pretraining) else "results.json")).is_file()
+
+
+def _pretrain(job: Pretraining, settings: Mapping[str, Any], build: Builder, folder: Path) -> None:
+    from aitom_ssl.training.pretrain import run_pretraining
+
+    asked = {**settings["pretraining"][job.method], "seed": job.seed}
+    path = folder / job.folder
+    resume = (path / "config.yaml").is_file()
+    run_pretraining(job.method, asked, build, str(path), resume, command_line(f"train_{job.method}", asked))
+
+
+def _read_out(cell: Cell, settings: Mapping[str, Any], folder: Path) -> None:
+    from aitom_ssl.training.finetuning import METHOD, NONE, run_finetuning
+
+    path = folder / cell.folder
+    pretrained = NONE if cell.pretraining is None else str(folder / cell.pretraining.folder)
+    each = isinstance(cell.labels, int)
+    asked = {
+        **settings["finetuning"],
+        "pretrained": pretrained,
+        "fraction": None if each else cell.labels,
+        "labels_per_class": cell.labels if each else None,
+        "seed": cell.seed,
+    }
+    asked["epochs"] = epochs_for(asked, settings["finetuning_steps"])
+    run_finetuning(asked, str(path), (path / "config.yaml").is_file(), command_line(METHOD, asked))
+
+
+def epochs_for(asked: Mapping[str, Any], steps: int) -> int:
+    """The epochs that fine-tuning is `asked` to take, or as many as make `steps` of its optimizer."""
+    if asked["epochs"] == 0:
+        return 0
+    labelled = asked_labels(checked_splits(asked, None, False), asked)
+    return max(asked["epochs"], math.ceil(steps / steps_per_epoch(labelled.train, asked["batch_size"])))
+
+
+def _go_on(study: RunFolder) -> str:
+    return f"aitom-ssl {NAME} --resume --output={study.path}"
+
+
+# === The table ===
+
+
+def results_in(folder: Path, jobs: Sequence[Pretraining | Cell]) -> list[Result]:
+    """The finished cells among `jobs`."""
+    return [_read(job, folder) for job in jobs if isinstance(job, Cell) and _finished(job, folder)]
+
+
+def _read(cell: Cell, folder: Path) -> Result:
+    path = folder / cell.folder / "results.json"
+    try:
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        for name in (*READOUTS, "train_samples", "samples"):
+            float(measured[name])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({reason(error)}): delete its folder to run it anew.") from None
+    return Result(cell, measured)
+
+
+def values(results: Sequence[Result], method: str, labels: float | int, readout: str) -> list[float]:
+    """What was measured, seed by seed. Without fine-tuning there is nothing of "accuracy": it is the probe's."""
+    cells = [r.measured for r in results if (r.cell.method, r.cell.labels) == (method, labels)]
+    return [float(measured[readout]) for measured in cells if readout != "accuracy" or measured["epochs"] > 0]
+
+
+def table_rows(results: Sequence[Result]) -> list[tuple[float | int, list[list[str]]]]:
+    """(labels, rows of cells with a header) for every amount of labels that has a result.
+
+    Behind every read-out of a pretrained encoder stand the p values of Welch's and Student's t-test against random
+    weights with as many labels.
+    """
+    blocks = []
+    for labels in dict.fromkeys(result.cell.labels for result in results):
+        rows = [["encoder", *(word for name in READOUTS.values() for word in (name, "p Welch, Student"))]]
+        for method, name in METHODS.items():
+            row = [name]
+            for readout in READOUTS:
+                mine = values(results, method, labels, readout)
+                row += [mean_and_spread(mine), _p_values(mine, values(results, RANDOM, labels, readout), method)]
+            if row[1] != "-":
+                rows.append(row)
+        blocks.append((labels, rows))
+    return blocks
+
+
+def _p_values(mine: Sequence[float], random: Sequence[float], method: str) -> str:
+    if method == RANDOM:
+        return ""
+    test = t_test(mine, random)
+    return "" if math.isnan(test.welch) else f"{test.welch:.2g}, {test.student:.2g}"
+
+
+def table_text(results: Sequence[Result]) -> str:
+    """The table as aligned plain text."""
+    if not results:
+        return "No cell is finished."
+    lines = []
+    for labels, rows in table_rows(results):
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["", labels_name(labels)]
+        lines += ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines[1:])
+
+
+def measured_on(results: Sequence[Result], settings: Mapping[str, Any]) -> str:
+    """Samples, seeds, and what the numbers are, in words."""
+    if not results:
+        return ""
+    tests = " or ".join(f"{n:,}" for n in sorted({result.measured["samples"] for result in results}))
+    seeds = sorted({result.cell.seed for result in results})
+    each = settings["pretraining_seeds"]
+    return (
+        f"Accuracy on {tests} test samples of {settings['data']}, mean ± standard deviation over seeds "
+        f"{', '.join(map(str, seeds))} of labels, order and head, with {each} pretraining{'s' * (each > 1)} a method; "
+        "linear probe and kNN are of the frozen encoder. p: two-tailed t-tests against random weights."
+    )
+
+
+def write_table(folder: Path, settings: Mapping[str, Any], command: str) -> None:
+    """table.csv and report.html of what is finished."""
+    results = results_in(folder, jobs_of(settings))
+    if not results:
+        return
+    more = ("train_samples", "samples", "epochs", "best_epoch", "validation_accuracy", "seconds")
+    rows = [
+        {
+            "method": cell.method,
+            "labels": labels_name(cell.labels),
+            "seed": cell.seed,
+            "pretraining_seed": "" if cell.pretraining is None else cell.pretraining.seed,
+            **{name: measured[name] for name in READOUTS},
+            **{name: measured.get(name, "") for name in more},
+            "run": cell.folder.as_posix(),
+        }
+        for cell, measured in results
+    ]
+    with atomic_write(folder / "table.csv") as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    write_study_report(folder / "report.html", results, settings, command)
+
+
+# === The report ===
+
+
+def write_study_report(path: Path, results: Sequence[Result], settings: Mapping[str, Any], command: str) -> Path:
+    """The table, learning curves and how they were made, as one HTML file."""
+    from aitom_ssl.evaluation.report import Command, Picture, Section, Table, settings_section, write_report
+
+    blocks = [Table(rows, f"With {labels_name(labels)}.") for labels, rows in table_rows(results)]
+    caption = "Accuracy against the number of labels, mean ± standard deviation over seeds."
+    pretraining = [[METHODS[method], _words(asked)] for method, asked in settings["pretraining"].items()]
+    plain = {name: value for name, value in settings.items() if name != "pretraining"}
+    sections = [
+        Section("Accuracy", [measured_on(results, settings), *blocks, Picture(study_figure(results), caption)]),
+        Section("Pretraining", [Table(pretraining, "Settings; each run has a report of its own.", header=False)]),
+        *([Section("Command", [Command(command)])] if command else []),
+        settings_section(plain),
+    ]
+    title = f"Does pretraining pay on {settings['data']}?"
+    return write_report(path, title, sections, "Encoders with and without pretraining, read out with few labels")
+
+
+def _words(asked: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+
+
+def study_figure(results: Sequence[Result]) -> Any:
+    """Accuracy against the number of training labels, one panel a read-out, one line a method."""
+    from matplotlib.figure import Figure
+
+    # Number of training labels, in increasing order, and what they are called.
+    amounts = sorted({(result.measured["train_samples"], result.cell.labels) for result in results})
+    shown = [name for name in READOUTS if any(values(results, m, some, name) for m in METHODS for _, some in amounts)]
+    figure = Figure(figsize=(3.6 * len(shown) + 0.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, readout in zip(axes, shown, strict=True):
+        for (method, name), colour in zip(METHODS.items(), ("#6b7280", "#1f5fa8", "#c2410c", "#4d7c0f"), strict=True):
+            measured = [(count, values(results, method, some, readout)) for count, some in amounts]
+            counts = [count for count, found in measured if found]
+            means = [np.mean(found) for _, found in measured if found]
+            spreads = [np.std(found, ddof=min(1, len(found) - 1)) for _, found in measured if found]
+            if counts:
+                axis.errorbar(counts, means, spreads, fmt="o-", color=colour, capsize=3, markersize=4, label=name)
+        axis.set_title(READOUTS[readout], fontsize=10)
+        axis.set_xscale("log")
+        axis.set_xlabel("training labels")
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("test accuracy")
+    axes[0].legend(fontsize=8)
+    return figure

@@ -1,0 +1,105 @@
+"""The study's plan and its table, from made-up results."""
+
+import math
+
+import pytest
+
+from aitom_ssl.evaluation.statistics import t_test
+from aitom_ssl.ssl.semi_supervised import (
+    Cell,
+    Pretraining,
+    Result,
+    epochs_for,
+    jobs_of,
+    labels_name,
+    measured_on,
+    study_figure,
+    table_rows,
+    table_text,
+    values,
+)
+
+SETTINGS = {
+    "data": "toy",
+    "methods": ["random", "moco", "swav"],
+    "fractions": [0.25],
+    "labels_per_class": [5],
+    "seeds": 3,
+    "pretraining_seeds": 2,
+}
+
+
+def result(method, labels, seed, accuracy, epochs=3):
+    measured = {"probe_accuracy": accuracy, "knn_accuracy": 0.5, "accuracy": accuracy + 0.1, "epochs": epochs}
+    return Result(Cell(method, labels, seed, None), {**measured, "train_samples": 40, "samples": 100})
+
+
+def test_the_plan():
+    jobs = jobs_of(SETTINGS)
+    assert [job for job in jobs if isinstance(job, Pretraining)] == [
+        Pretraining("moco", 0), Pretraining("swav", 0), Pretraining("moco", 1), Pretraining("swav", 1)
+    ]  # fmt: skip
+    assert len(jobs) == 4 + 3 * 3 * 2 == len({job.folder for job in jobs})
+    done = set()
+    for job in jobs:
+        assert set(job.needs) <= done
+        done.add(job)
+    last = jobs[-1]
+    assert last == Cell("swav", 5, 2, Pretraining("swav", 0)) and last.folder.name == "swav-5each-seed2"
+    assert str(jobs[0]) == "random weights, 25% of the labels, seed 0"
+    assert jobs[0].folder.name == "random-25percent-seed0" and not jobs[0].needs
+
+
+def test_a_share_and_a_number_are_not_the_same():
+    assert (labels_name(1.0), labels_name(1)) == ("100% of the labels", "1 labels a class")
+    assert Cell("moco", 1.0, 0, None).folder != Cell("moco", 1, 0, None).folder
+
+
+def test_the_table_has_means_spreads_and_tests_against_random_weights():
+    random, moco = [0.5, 0.52, 0.54], [0.6, 0.62, 0.67]
+    results = [result("random", 0.25, seed, value) for seed, value in enumerate(random)]
+    results += [result("moco", 0.25, seed, value) for seed, value in enumerate(moco)]
+    (labels, rows), = table_rows(results)
+    test = t_test(moco, random)
+    assert labels == 0.25 and [row[0] for row in rows] == ["encoder", "random weights", "MoCo"]
+    assert rows[1][1:3] == ["0.520 ± 0.020", ""]
+    assert rows[2][1:3] == ["0.630 ± 0.036", f"{test.welch:.2g}, {test.student:.2g}"]
+    assert rows[2][4] == "" and rows[2][5].startswith("0.730")  # kNN has no spread, hence no test
+    text = table_text(results)
+    assert text.startswith("25% of the labels\nencoder") and len(text.splitlines()) == 4
+    assert "100 test samples of toy" in measured_on(results, SETTINGS)
+    assert "seeds 0, 1, 2" in measured_on(results, SETTINGS)
+
+
+def test_without_fine_tuning_there_is_no_such_column_of_numbers():
+    results = [result("random", 5, 0, 0.5, epochs=0), result("swav", 5, 0, 0.6, epochs=0)]
+    assert values(results, "swav", 5, "accuracy") == [] and values(results, "swav", 5, "probe_accuracy") == [0.6]
+    assert [row[5] for row in table_rows(results)[0][1]] == ["fine-tuned", "-", "-"]
+    assert len(study_figure(results).axes) == 2
+
+
+def test_nothing_finished_is_said():
+    assert table_text([]) == "No cell is finished." and measured_on([], SETTINGS) == ""
+
+
+def test_the_curves_have_a_point_for_each_amount_of_labels():
+    results = [result("moco", labels, seed, 0.1 * seed) for labels in (5, 0.25) for seed in (1, 2)]
+    for some in results[:2]:
+        some.measured["train_samples"] = 10
+    axes = study_figure(results).axes
+    assert [axis.get_title() for axis in axes] == ["linear probe", "kNN", "fine-tuned"]
+    line = axes[0].containers[0].lines[0]
+    assert line.get_xdata().tolist() == [10, 40] and line.get_ydata() == pytest.approx([0.15, 0.15])
+
+
+def test_few_labels_take_more_epochs(tmp_path, monkeypatch):
+    from aitom_ssl.ssl import semi_supervised as module
+
+    class Few:
+        train = range(50)
+
+    monkeypatch.setattr(module, "checked_splits", lambda *given: None)
+    monkeypatch.setattr(module, "asked_labels", lambda *given: Few)
+    asked = {"epochs": 8, "batch_size": 16}
+    assert epochs_for(asked, 0) == 8 and epochs_for(asked, 200) == math.ceil(200 / 3)
+    assert epochs_for({**asked, "epochs": 0}, 200) == 0

@@ -1,0 +1,103 @@
+"""Many runs in one folder: order, what is finished, what fails, and several processes at once."""
+
+import dataclasses
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from aitom_ssl.errors import InputError
+from aitom_ssl.training import jobs as module
+from aitom_ssl.training.jobs import claimed, run_jobs
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    name: str
+    needs: tuple = ()
+
+    @property
+    def folder(self):
+        return Path("runs") / self.name
+
+    def __str__(self):
+        return self.name
+
+
+A, B = Toy("a"), Toy("b")
+AFTER_A, AFTER_B = Toy("after_a", (A,)), Toy("after_b", (B,))
+
+
+def go(folder, jobs, run=None, so_far=lambda: None):
+    done = []
+
+    def write(job):
+        done.append(job.name)
+        if run is not None:
+            run(job)
+        (folder / job.folder).mkdir(parents=True)
+
+    failed = run_jobs(folder, jobs, write, lambda job: (folder / job.folder).is_dir(), so_far)
+    return done, [job.name for job in failed]
+
+
+def test_each_is_done_once_and_after_what_it_needs(tmp_path, capsys):
+    calls = []
+    done, failed = go(tmp_path, [AFTER_A, B, A, AFTER_B], so_far=lambda: calls.append(1))
+    assert (done, failed) == (["b", "a", "after_b", "after_a"], [])
+    assert len(calls) == 4 and not list(tmp_path.rglob("*.running"))
+    assert "[1/4] b" in capsys.readouterr().out
+    assert go(tmp_path, [A, B]) == ([], [])
+    assert capsys.readouterr().out == "finished: a\nfinished: b\n"
+
+
+def test_what_fails_takes_with_it_what_needs_it_alone(tmp_path, capsys):
+    def run(job):
+        if job is A:
+            raise InputError("no.")
+
+    assert go(tmp_path, [A, AFTER_A, B, AFTER_B], run) == (["a", "b", "after_b"], ["a", "after_a"])
+    assert "failed: no." in capsys.readouterr().out
+    assert go(tmp_path, [A, AFTER_A]) == (["a", "after_a"], [])
+
+
+def test_other_errors_end_it_and_let_go(tmp_path):
+    def run(job):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, [A, B], run)
+    assert go(tmp_path, [A, B]) == (["a", "b"], [])
+
+
+def test_a_claim_is_one_processs_own(tmp_path):
+    with claimed(tmp_path / "x" / "claim") as first, claimed(tmp_path / "x" / "claim") as second:
+        assert (first, second) == (True, False)
+    with claimed(tmp_path / "x" / "claim") as again:
+        assert again
+
+
+def work(folder, log):
+    module.WAIT = 0.02
+
+    def run(job):
+        time.sleep(0.1)
+        with open(log, "a") as file:
+            file.write(f"{job.name}\n")
+
+    go(folder, [A, AFTER_A, B, AFTER_B], run)
+
+
+def test_processes_share_the_work_and_all_wait_for_the_last(tmp_path):
+    context = multiprocessing.get_context("fork")
+    log = tmp_path / "log"
+    processes = [context.Process(target=work, args=(tmp_path / "all", log)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+        assert len(list((tmp_path / "all" / "runs").glob("*[ab]"))) == 4
+    names = log.read_text().split()
+    assert sorted(names) == ["a", "after_a", "after_b", "b"] and names.index("a") < names.index("after_a")
