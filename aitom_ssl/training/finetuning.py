@@ -13,8 +13,8 @@ from aitom_ssl.data import steps_per_epoch
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features, knn_accuracy, linear_probe, standardize_features
 from aitom_ssl.models import building
+from aitom_ssl.training.feature_statistics import FeatureStatistics
 from aitom_ssl.training.precision import with_precision
-from aitom_ssl.training.pretrain import start_statistics
 from aitom_ssl.training.request import Labelled
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.supervised import Start, run_classifier
@@ -51,7 +51,7 @@ def start_finetuning(settings: Mapping[str, Any], labelled: Labelled) -> Start:
     else:
         encoder = pretrained_encoder(settings["pretrained"], train, settings["precision"])
     encoder = models.standardized(encoder)
-    start_statistics(encoder, labelled.pool, settings["seed"])
+    FeatureStatistics(encoder, labelled.pool, settings["seed"]).measure()
     frozen = frozen_readouts(encoder, labelled, settings["seed"])
     network = with_head(encoder, frozen if settings["head"] == "probe" else None, len(train.class_names))
 

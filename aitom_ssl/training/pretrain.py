@@ -10,16 +10,14 @@ import keras
 from aitom_ssl import models
 from aitom_ssl.augmentation import SubtomogramAugmenter
 from aitom_ssl.data import steps_per_epoch
-from aitom_ssl.data.batches import subsample
 from aitom_ssl.evaluation.compare import Comparison, compare_encoders
 from aitom_ssl.evaluation.pretraining_report import write_pretraining_report
-from aitom_ssl.evaluation.probes import extract_features
 from aitom_ssl.training.callbacks import CollapseWarning, KNNMonitor, say
+from aitom_ssl.training.feature_statistics import FeatureStatistics
 from aitom_ssl.training.loop import experiment, fit, numerics, restore, training_batches
 from aitom_ssl.training.request import checked_splits
 from aitom_ssl.training.run import Checkpoint, RunFolder
 
-_STATISTICS_SAMPLES = 512
 LABEL_FRACTION = 0.25
 
 
@@ -69,13 +67,15 @@ def _train_and_report(
     command: str,
 ) -> None:
     train, validation, test = (splits.get(split) for split in ("train", "validation", "test"))
-    start_statistics(method.encoder, train, settings["seed"])
+    statistics = FeatureStatistics(method.encoder, train, settings["seed"])
+    statistics.measure()
     untrained = keras.models.clone_model(method.encoder)
     untrained.set_weights(method.encoder.get_weights())
     method.compile(optimizer(settings["learning_rate"], settings["weight_decay"]))
 
     names = ("epochs", "batch_size", "seed", "knn_every", "views")
     done = pretrain(method, train, run, validation=validation, **{name: settings[name] for name in names})
+    statistics.measure()
     run.save_model(method.encoder)
     comparison = _comparison(method_name, untrained, method.encoder, train, test)
     config = {"command": command, **settings, "seconds": done.seconds}
@@ -135,18 +135,6 @@ def optimizer(learning_rate: float, weight_decay: float) -> keras.optimizers.Opt
     if weight_decay:
         adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return adam
-
-
-def start_statistics(encoder: keras.Model, train: Any, seed: int) -> None:
-    """Set the moving statistics of a `standardized` encoder from up to 512 samples of `train`.
-
-    So its features are standardised from the first step on, and those of the untrained encoder too.
-    """
-    layer = encoder.get_layer(models.STANDARDIZE_LAYER)
-    bare = keras.Model(encoder.input, layer.input)
-    features = extract_features(bare, train, indices=subsample(len(train), _STATISTICS_SAMPLES, seed))
-    layer.moving_mean.assign(features.mean(axis=0))
-    layer.moving_variance.assign(features.var(axis=0))
 
 
 def _comparison(method_name: str, untrained: Any, trained: Any, train: Any, test: Any) -> Comparison | None:

@@ -16,10 +16,14 @@ from aitom_ssl.evaluation.probes import extract_features
 from aitom_ssl.evaluation.report import duration
 from aitom_ssl.training.callbacks import KeepBest, best_row, say
 from aitom_ssl.training.compiled import compiled_alone, networks_on_xla
+from aitom_ssl.training.feature_statistics import FeatureStatistics
 from aitom_ssl.training.loop import experiment, fit, numerics, restore, training_batches
 from aitom_ssl.training.outcome import conclude
 from aitom_ssl.training.request import Labelled, asked_labels, checked_splits
 from aitom_ssl.training.run import Checkpoint, RunFolder
+
+# An epoch of few labels is short, and this is measured after each.
+_STATISTICS_SAMPLES = 256
 
 
 class Start(NamedTuple):
@@ -122,9 +126,11 @@ def train_classifier(
             f"into {run.path}",
             flush=True,
         )
-    keep = KeepBest(network, labelled.validation, start.history, run)
+    monitors: list[keras.callbacks.Callback] = [KeepBest(network, labelled.validation, start.history, run)]
+    if any(layer.name == models.STANDARDIZE_LAYER for layer in network.layers):
+        monitors.insert(0, FeatureStatistics(network, labelled.pool, settings["seed"], _STATISTICS_SAMPLES))
     batches = training_batches(train, batch_size, settings["seed"], start.epoch, labels=True)
-    return fit(model, batches, run, start, epochs, steps, [keep])
+    return fit(model, batches, run, start, epochs, steps, monitors)
 
 
 def _measure(

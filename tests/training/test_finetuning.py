@@ -13,6 +13,7 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features, linear_probe
 from aitom_ssl.training import RunFolder
 from aitom_ssl.training import finetuning as module
+from aitom_ssl.training.feature_statistics import FeatureStatistics
 from aitom_ssl.training.finetuning import (
     frozen_readouts,
     optimizer,
@@ -21,7 +22,6 @@ from aitom_ssl.training.finetuning import (
     start_finetuning,
     with_head,
 )
-from aitom_ssl.training.pretrain import start_statistics
 from aitom_ssl.training.request import labelled_splits
 
 SETTINGS = {
@@ -65,7 +65,7 @@ def pretrained(encoder, labelled, tmp_path):
     run.path.mkdir()
     description = models.ModelDescription("rb3d", (), 8, 10.0, "bright")
     run.write_config({"method": "moco", "settings": {}, "model": description.to_dict()})
-    start_statistics(encoder, labelled.pool, 0)
+    FeatureStatistics(encoder, labelled.pool, 0).measure()
     run.save_model(encoder)
     return run.path
 
