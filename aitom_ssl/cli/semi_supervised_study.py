@@ -26,6 +26,7 @@ from aitom_ssl.training.precision import PRECISIONS
 from aitom_ssl.training.settings import ARCHITECTURES, command_line, refuse_changes
 
 NAME = "semi_supervised_study"
+NO_LABELS = "none"
 METHODS = ("random", "moco", "simclr", "swav")
 # recipe: the preset of train_* and finetune that the runs take.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -97,12 +98,12 @@ _LEAST = {
 def _words(value: Any) -> str:
     """As a flag takes it."""
     if isinstance(value, list):
-        return ",".join(map(_words, value))
+        return ",".join(map(_words, value)) or NO_LABELS
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _default(name: str) -> str:
-    by_preset = {preset: _words(values[name]) or "none" for preset, values in PRESETS.items()}
+    by_preset = {preset: _words(values[name]) for preset, values in PRESETS.items()}
     if len(set(by_preset.values())) == 1:
         return f"Default: {by_preset['cpu']}."
     return f"Default: {'; '.join(f'{words} ({preset})' for preset, words in by_preset.items())}."
@@ -161,7 +162,7 @@ def given_flags(options: Options) -> dict[str, Any]:
         ("labels_per_class", int, lambda v: v >= 1, "whole numbers of 1 or more"),
     ):
         if name in given:
-            given[name] = [] if given[name] == ["none"] else _numbers(name, given[name], kind, fits, range_)
+            given[name] = [] if given[name] == [NO_LABELS] else _numbers(name, given[name], kind, fits, range_)
     for name, low in _LEAST.items():
         if name in given and given[name] < low:
             raise InputError(f"--{name}={given[name]} must be {low} or more.")
@@ -225,6 +226,13 @@ def runs_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"pretraining": pretraining, "finetuning": finetuning}
 
 
+def the_command(settings: Mapping[str, Any]) -> str:
+    """What to type to get a study with these settings."""
+    flags = {field.name: settings.get(field.name) for field in dataclasses.fields(Options)}
+    said = {name: _words(value) for name, value in flags.items() if value is not None and value is not False}
+    return command_line(NAME, said)
+
+
 def _check_runs(settings: Mapping[str, Any]) -> None:
     """InputError for data that cannot be trained on, or labels that they do not have."""
     from aitom_ssl.training.request import asked_labels, checked_splits
@@ -251,8 +259,7 @@ def run(options: Options) -> None:
         settings = new_settings(options)
         if output:
             RunFolder.refuse(output)
-    asked = {name: settings[name] for name in vars(options) if name in settings}
-    command = command_line(NAME, {name: _words(value) for name, value in asked.items() if value not in (None, False)})
+    command = the_command(settings)
     # What is in the study already was made by the recipes of its time.
     made = runs_of(settings)
     settings["pretraining"] = {**made["pretraining"], **settings.get("pretraining", {})}

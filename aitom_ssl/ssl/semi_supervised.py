@@ -341,13 +341,17 @@ def study_figure(results: Sequence[Result]) -> Any:
     figure = Figure(figsize=(3.6 * len(shown) + 0.6, 3.6), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axis, readout in zip(axes, shown, strict=True):
-        for (method, name), colour in zip(METHODS.items(), ("#6b7280", "#1f5fa8", "#c2410c", "#4d7c0f"), strict=True):
-            measured = [(count, values(results, method, some, readout)) for count, some in amounts]
+        colours = ("#6b7280", "#1f5fa8", "#c2410c", "#4d7c0f")
+        for place, (method, colour) in enumerate(zip(METHODS, colours, strict=True)):
+            # Beside each other, so that no bar hides another.
+            shift = 1.03 ** (place - 1.5)
+            measured = [(shift * count, values(results, method, some, readout)) for count, some in amounts]
             counts = [count for count, found in measured if found]
             means = [np.mean(found) for _, found in measured if found]
             spreads = [np.std(found, ddof=min(1, len(found) - 1)) for _, found in measured if found]
             if counts:
-                axis.errorbar(counts, means, spreads, fmt="o-", color=colour, capsize=3, markersize=4, label=name)
+                style = {"fmt": "o-", "color": colour, "capsize": 3, "markersize": 4}
+                axis.errorbar(counts, means, spreads, label=METHODS[method], **style)
         axis.set_title(READOUTS[readout], fontsize=10)
         axis.set_xscale("log")
         axis.set_xlabel("training labels")

@@ -95,6 +95,14 @@ def test_presets():
     assert runs["finetuning"].items() >= {"epochs": 50, "optimizer": "sgd", "learning_rate": 5e-4}.items()
 
 
+def test_the_command_makes_the_settings_again():
+    given = ["--data=x", "--labels_per_class=none", "--finetuning_steps=0", "--fractions=1,0.5", "--smoke"]
+    settings = semi_supervised_study.new_settings(options(*given))
+    assert settings["labels_per_class"] == [] and settings["fractions"] == [0.5, 1.0]
+    command = semi_supervised_study.the_command(settings)
+    assert semi_supervised_study.new_settings(options(*command.split()[2:])) == settings
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

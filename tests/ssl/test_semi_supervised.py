@@ -89,7 +89,7 @@ def test_the_curves_have_a_point_for_each_amount_of_labels():
     axes = study_figure(results).axes
     assert [axis.get_title() for axis in axes] == ["linear probe", "kNN", "fine-tuned"]
     line = axes[0].containers[0].lines[0]
-    assert line.get_xdata().tolist() == [10, 40] and line.get_ydata() == pytest.approx([0.15, 0.15])
+    assert line.get_xdata() == pytest.approx([10, 40], rel=0.05) and line.get_ydata() == pytest.approx([0.15, 0.15])
 
 
 def test_few_labels_take_more_epochs(tmp_path, monkeypatch):
