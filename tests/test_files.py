@@ -7,7 +7,7 @@ import pytest
 
 from aitom_ssl import files
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, build_folder, is_disk_full, refuse_unwritable, sha256, write_json
+from aitom_ssl.files import atomic_write, build_folder, claimed, is_disk_full, refuse_unwritable, sha256, write_json
 
 
 def names(folder):
@@ -168,3 +168,10 @@ def test_an_empty_folder_gives_way_and_a_full_one_is_kept(tmp_path):
     with pytest.raises(InputError, match="written by someone else"), build_folder(tmp_path / "1") as temporary:
         (temporary / "other").write_text("")
     assert names(tmp_path) == ["1"] and names(tmp_path / "1") == ["mine"]
+
+
+def test_a_claim_is_one_processs_own(tmp_path):
+    with claimed(tmp_path / "x" / "claim") as first, claimed(tmp_path / "x" / "claim") as second:
+        assert (first, second) == (True, False)
+    with claimed(tmp_path / "x" / "claim") as again:
+        assert again

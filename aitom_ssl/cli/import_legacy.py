@@ -47,13 +47,15 @@ def class_names_of(options: Options) -> list[str] | None:
         if not path.is_file():
             raise InputError(f"--class_names_file={path} is not a file: check the path.")
         try:
-            names = path.read_text(encoding="utf-8").splitlines()
+            names = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise InputError(f"--class_names_file={path} is not text: give one class name a line.") from None
         names = [name for name in names if name.strip()]
         if not names:
             raise InputError(f"--class_names_file={path} is empty: give one class name a line.")
     names = [name.strip() for name in names]
+    if "" in names:
+        raise InputError(f"--class_names={','.join(names)} has an empty name: give every class one.")
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise InputError(f"The class names have {repeated[0]!r} twice: every class needs a name of its own.")

@@ -21,7 +21,7 @@ from aitom_ssl.cli.common import flag
 from aitom_ssl.discovery.reproduce_xu2017 import METHODS, NAME, SNRS, TILTS
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import command_line, refuse_changes
+from aitom_ssl.training.settings import command_line, refuse_changes, refuse_other_method
 
 PRESETS = {
     "cpu": {
@@ -168,7 +168,9 @@ def run(options: Options) -> None:
     output = options.output
     if options.resume:
         folder = RunFolder.open(output) if output else RunFolder.newest(NAME)
-        settings = resumed_settings(options, folder.read_config()["settings"], str(folder.path))
+        config = folder.read_config()
+        refuse_other_method(config, (NAME,), str(folder.path))
+        settings = resumed_settings(options, config["settings"], str(folder.path))
         output = str(folder.path)
     else:
         settings = new_settings(options)

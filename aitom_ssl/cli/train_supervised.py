@@ -95,8 +95,9 @@ def run(options: Options) -> None:
     from aitom_ssl.training.request import checked_splits, labelled_splits
 
     # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.
-    splits = checked_splits(settings, output, options.resume)
-    labelled_splits(splits, settings["seed"], settings["batch_size"])
+    batch_size = 1 if baseline else settings["batch_size"]
+    splits = checked_splits({**settings, "batch_size": batch_size}, output, options.resume)
+    labelled_splits(splits, settings["seed"], batch_size)
     import_keras_quietly()
 
     if baseline:

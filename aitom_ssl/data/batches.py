@@ -53,7 +53,10 @@ class TrainingOrder:
 
 
 def standardize(volumes: np.ndarray) -> np.ndarray:
-    """Each (n, z, y, x) float32 volume to zero mean and unit standard deviation, in place; a constant one to zeros."""
+    """Each (n, z, y, x) float32 volume to zero mean and unit standard deviation, in place; a constant one to zeros.
+
+    One with voxels that are not finite becomes NaN throughout.
+    """
     for volume in volumes:
         mean = volume.mean()
         volume -= mean
@@ -61,23 +64,36 @@ def standardize(volumes: np.ndarray) -> np.ndarray:
         if deviation > 1e-6 * abs(mean):
             volume /= deviation
         else:  # what is left of a constant is rounding
-            volume[...] = 0
+            volume[...] = 0 if np.isfinite(deviation) else np.nan
     return volumes
 
 
 def gather(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
-    """Network input (n, z, y, x, 1) float32, standardised per volume (by the writer of the shards, or here)."""
+    """Network input (n, z, y, x, 1) float32, standardised per volume (by the writer of the shards, or here).
+
+    InputError for a volume with voxels that are not finite.
+    """
     volumes = dataset.volumes(indices)
-    return (volumes if dataset.standardized else standardize(volumes))[..., None]
+    return _finite(volumes if dataset.standardized else standardize(volumes), dataset, indices)[..., None]
 
 
 def gather_halves(dataset: Dataset, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Network inputs (n, z, y, x, 1) float32 of the half images A and B, each standardised by itself.
 
-    InputError where the dataset has none.
+    InputError where the dataset has none, or voxels are not finite.
     """
     first, second = dataset.halves(indices)
-    return standardize(first)[..., None], standardize(second)[..., None]
+    return tuple(_finite(standardize(half), dataset, indices)[..., None] for half in (first, second))
+
+
+def _finite(volumes: np.ndarray, dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+    for index, volume in zip(indices, volumes, strict=True):
+        if not np.isfinite(volume.sum()):
+            raise InputError(
+                f"Sample {index} of {dataset.folder}, {dataset.split}, has voxels that are NaN or infinite: make the "
+                "dataset again."
+            )
+    return volumes
 
 
 def numpy_batches(

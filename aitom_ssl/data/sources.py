@@ -19,7 +19,7 @@ import numpy as np
 
 from aitom_ssl.data.build import load, prepare
 from aitom_ssl.data.importers.aitom import aitom_folders, aitom_particles
-from aitom_ssl.data.importers.coordinates import class_labels
+from aitom_ssl.data.importers.coordinates import class_labels, numbers
 from aitom_ssl.data.importers.mrc_folder import central_crop, check_files, find_volumes
 from aitom_ssl.data.importers.particles import Particles, prepare_volume
 from aitom_ssl.data.importers.star import (
@@ -157,6 +157,8 @@ def _from_dataset(data: str, reading: Reading) -> Source:
     folder = prepare(data, splits=wanted)
     header = read_header(folder)
     splits = wanted or [split for split in SPLITS if split in header["splits"]]
+    if not splits:
+        raise InputError(f"{folder} holds no samples yet: {header['mend']}.")
     parts = [load(data, split) for split in splits]
     first = parts[0]
     starts = np.cumsum([0, *map(len, parts)])
@@ -310,7 +312,7 @@ def _from_star(path: Path, reading: Reading, size: int | None) -> Source:
     files = _image_files(path, [str(name) for name in table["rlnImageName"]])
     voxel_size = reading.voxel_size
     if voxel_size is None and "rlnImagePixelSize" in table.columns:
-        voxel_size = _one_pixel(table["rlnImagePixelSize"], path)
+        voxel_size = _one_pixel(numbers(table, ["rlnImagePixelSize"], path)[:, 0], path)
     box, voxel_size = check_files(files, reading.box_size, voxel_size)
     labels, class_names = _labels(class_labels(table, reading.label_column, path), len(table))
     return _from_files(
@@ -368,7 +370,10 @@ def _from_tomogram(path: Path, tables: dict[str, Any], reading: Reading, size: i
 
 def _tomogram_name(tables: dict[str, Any], tomogram: str) -> str | None:
     """The tomogram's own file name, where the STAR file has several and that is one of them."""
-    table = tables[particle_block(tables, (CENTRED, PIXELS)) or next(iter(tables))]
+    block = particle_block(tables, (CENTRED, PIXELS))
+    if block is None:
+        return None  # reading the coordinates says so
+    table = tables[block]
     column = next((name for name in TOMOGRAM_NAMES if name in table.columns), None)
     names = set() if column is None else set(table[column].map(tomogram_stem))
     return tomogram if len(names) > 1 and tomogram_stem(tomogram) in names else None
@@ -394,6 +399,8 @@ def _image_files(star: Path, names: Sequence[str]) -> list[Path]:
 
 def _one_pixel(values: Any, path: Path) -> float:
     found = sorted({float(value) for value in values})
+    if found[0] <= 0:
+        raise InputError(f"{path}: rlnImagePixelSize is {found[0]:g}, expected a positive number of angstroms.")
     if found[-1] > 1.01 * found[0]:
         listed = ", ".join(f"{value:g}" for value in found)
         raise InputError(f"{path}: rlnImagePixelSize differs ({listed} A): classify the optics groups apart.")

@@ -249,7 +249,8 @@ def load_rif_svm(path: str | os.PathLike) -> RifSvm:
             classifier.predict_proba  # noqa: B018 (that it is there)
         except Exception as error:  # a pickle may fail in any way
             wrote = _recorded_version(file.parent)
-            mend = f"it is of scikit-learn {wrote}, here is {here}: install that one, or train again" if wrote else ""
+            other = wrote not in (None, here)
+            mend = f"it is of scikit-learn {wrote}, here is {here}: install that one, or train again" if other else ""
             raise InputError(
                 f"{file} cannot be loaded ({type(error).__name__}: {reason(error)}): {mend or 'train again'}."
             ) from None

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import io
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,10 @@ def _block(block: str | Table | Picture | Command | Highlights) -> str:
 
 def _picture(picture: Picture) -> str:
     buffer = io.BytesIO()
-    picture.figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    with warnings.catch_warnings():
+        # Names in scripts that the font lacks are drawn as boxes; the tables have them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        picture.figure.savefig(buffer, format="png", dpi=150, facecolor="white")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     caption = html.escape(picture.caption)
     # Drawn at 150 dots an inch, shown at 100: sharp on dense screens.

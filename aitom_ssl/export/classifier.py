@@ -131,6 +131,9 @@ def answers(network: Network, batch: np.ndarray, batch_size: int, path: Path) ->
 def find_model(path: str | os.PathLike) -> ModelFiles:
     """The classifier at `path` (see `find_network`). InputError where it is an encoder."""
     found = find_network(path)
+    names = found.about.get("class_names")
+    if names and not (isinstance(names, list) and all(isinstance(name, str) and name for name in names)):
+        raise InputError(f"{found.where}: class_names is {names!r}, expected a list of names: quote them.")
     if not found.about.get("class_names"):
         raise InputError(
             f"{path} is an encoder, which knows no classes: make a classifier of it with finetune, or train one with "
@@ -300,7 +303,7 @@ class _Served:
         self.folder, self.output = folder, output
         try:
             self.loaded = tf.saved_model.load(str(folder))
-        except (ValueError, TypeError, OSError, KeyError, tf.errors.OpError) as error:
+        except (ValueError, TypeError, OSError, LookupError, RuntimeError, tf.errors.OpError) as error:
             raise InputError(f"{folder} cannot be loaded ({reason(error)}): export the model again.") from None
         name = _SIGNATURES[output]
         signatures = getattr(self.loaded, "signatures", {})

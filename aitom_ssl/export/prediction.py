@@ -24,7 +24,7 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.export.classifier import BATCH_SIZE, Classifier, ModelFiles, find_model, load_classifier
 from aitom_ssl.export.feed import Batch, Feed, ahead
 from aitom_ssl.export.prediction_folder import PART, PredictionFolder
-from aitom_ssl.files import refuse_unwritable, write_json
+from aitom_ssl.files import claimed, refuse_unwritable, write_json
 
 if TYPE_CHECKING:
     from aitom_ssl.evaluation import ClassificationMetrics
@@ -97,15 +97,18 @@ def predict_files(
     description = classifier.description
     notes = [*source.notes, *refuse_differences(files, source, ignore_mismatch)]
     feed = Feed(source, description.size, description.contrast, skip_damaged)
-    folder.start()
-    clock = _Clock()
-    try:
-        _write_parts(folder, feed, classifier, clock)
-        with clock("writing"):
-            folder.finish(lambda: {"notes": [*notes, *feed.notes()], **clock.to_dict()})
-    except KeyboardInterrupt:
-        how = f" Go on with: {command}" if command else ""
-        raise KeyboardInterrupt(f"{folder.kept()}{how}") from None
+    with claimed(folder.path / ".running") as mine:
+        if not mine:
+            raise InputError(f"{output}: another process is writing there: wait for it, or give another --output.")
+        folder.start()
+        clock = _Clock()
+        try:
+            _write_parts(folder, feed, classifier, clock)
+            with clock("writing"):
+                folder.finish(lambda: {"notes": [*notes, *feed.notes()], **clock.to_dict()})
+        except KeyboardInterrupt:
+            how = f" Go on with: {command}" if command else ""
+            raise KeyboardInterrupt(f"{folder.kept()}{how}") from None
     return _outcome(folder)
 
 

@@ -79,7 +79,15 @@ class PredictionFolder:
         return self.stored().get("finished") is True and self.csv.is_file() and self.star.is_file()
 
     def start(self) -> None:
-        """Make the folder, or take it up again."""
+        """Make the folder, or take it up again.
+
+        InputError where the STAR file of the particles cannot be written back with their predictions: now, and not
+        after an hour of classifying.
+        """
+        if self.source.star is not None:
+            nothing = ["0"] * len(self.class_names)
+            for _ in self._star_lines(Prediction(i, (), 0, nothing) for i in range(len(self.source))):
+                pass
         self.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path)
         self._write_about({"finished": False})

@@ -166,6 +166,8 @@ def extended_star(
             yield line if line.endswith("\n") else line + "\n"
         elif row := adder.row(line):
             yield row
+    if heading or adder.next is not None:
+        raise InputError(f"{where}: data_{block} is not a table of the rows that were read: write it with a loop_.")
     yield from classes_block(class_names)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import gc
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from aitom_ssl.errors import InputError
+from aitom_ssl.files import claimed
 
 WAIT = 10.0
 
@@ -25,22 +24,6 @@ class Job(Hashable, Protocol):
     @property
     def needs(self) -> Sequence[Job]:
         """Jobs to be finished before."""
-
-
-@contextlib.contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process holds `path`, an empty file, for itself; it lets go at the end, or when it dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def run_jobs(

@@ -7,6 +7,7 @@ model and optimizer, dropout seeds included; data are a function of (seed, epoch
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -109,16 +110,29 @@ def fit(
         print(f"{run.path} has finished its {epochs} epochs.", flush=True)
         return start
     record = Record(run, _state(model), start.history, start.seconds)
-    model.fit(
-        batches,
-        initial_epoch=start.epoch,
-        epochs=epochs,
-        steps_per_epoch=steps,
-        callbacks=[StopWhenNotFinite(), *monitors, record, Progress(epochs, steps, start.epoch, dim)],
-        shuffle=False,
-        verbose=0,
-    )
+    with _readable_errors():
+        model.fit(
+            batches,
+            initial_epoch=start.epoch,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            callbacks=[StopWhenNotFinite(), *monitors, record, Progress(epochs, steps, start.epoch, dim)],
+            shuffle=False,
+            verbose=0,
+        )
     return Checkpoint(epochs, start.history, record.seconds)
+
+
+@contextlib.contextmanager
+def _readable_errors() -> Iterator[None]:
+    """An InputError from within tf.data, which TensorFlow wraps in an error of its own with a traceback, comes out."""
+    try:
+        yield
+    except Exception as error:
+        said = None if isinstance(error, InputError) else re.search("InputError: (.*)", str(error))
+        if said is None:
+            raise
+        raise InputError(said.group(1)) from None
 
 
 def training_batches(

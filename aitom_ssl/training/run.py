@@ -67,7 +67,7 @@ class RunFolder:
     def open(cls, output: str | os.PathLike) -> RunFolder:
         """The run in `output`; InputError when there is none."""
         if not (Path(output) / "config.yaml").is_file():
-            raise InputError(f"{output} holds no run (no config.yaml): name a run's folder, or leave --resume out.")
+            raise InputError(f"{output} holds no run (no config.yaml): name the folder of one.")
         return cls(Path(output))
 
     @classmethod
@@ -132,9 +132,9 @@ class RunFolder:
         path = paths[-1]
         try:
             with np.load(path) as file:
-                about = json.loads(file["about"].tobytes())
+                about = Checkpoint(**json.loads(file["about"].tobytes()))
                 arrays = [file[f"{i:05d}"] for i in range(len(file.files) - 1)]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is damaged ({reason(error)}): delete it to go on from the one before.") from None
         expected, found = [tuple(v.shape) for v in variables], [a.shape for a in arrays]
         if expected != found:
@@ -144,7 +144,7 @@ class RunFolder:
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
-        return Checkpoint(**about)
+        return about
 
     def finished_epochs(self) -> int:
         """Epoch of the newest checkpoint, 0 when there is none."""
@@ -170,6 +170,8 @@ class RunFolder:
         import keras
 
         path = self.path / "model.keras"
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise InputError(f"{path} cannot be loaded (it is no .keras file): train or import the model again.")
         try:
             return keras.models.load_model(path, compile=False)
         except (ValueError, TypeError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:

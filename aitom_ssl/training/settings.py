@@ -61,6 +61,13 @@ def refuse_changes(
         raise InputError(f"{where} was started with {has}, not {says}: leave that out, or start a new {kind}.")
 
 
+def refuse_other_method(config: Mapping[str, Any], methods: Sequence[str], where: str) -> None:
+    """InputError where the run in `where`, whose config.yaml is `config`, is none of `methods`."""
+    method = config.get("method")
+    if isinstance(method, str) and method not in methods:
+        raise InputError(f"{where} is a run of {method}, expected {' or '.join(methods)}: name another --output.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """The defaults of one training command. Its flags default to None, but for `resume` and `smoke`.
@@ -141,7 +148,9 @@ class Recipe:
             folder = RunFolder.open(options.output)
         else:
             folder = RunFolder.newest(*self.methods, data=options.data)
-        settings = self.resumed(options, folder.read_config()["settings"], str(folder.path), parse)
+        config = folder.read_config()
+        refuse_other_method(config, self.methods, str(folder.path))
+        settings = self.resumed(options, config["settings"], str(folder.path), parse)
         return settings, str(folder.path)
 
     def command_line(self, settings: Mapping[str, Any]) -> str:

@@ -68,6 +68,24 @@ def test_a_constant_volume_becomes_zeros():
         np.testing.assert_array_equal(standardize(np.full((1, 5, 5, 5), value, np.float32)), 0)
 
 
+def spoil(folder, sample):
+    """Makes a voxel of a written float32 dataset NaN, as bit rot may."""
+    path = folder / "train/volumes-00000.npy"
+    volumes = np.load(path)
+    volumes[sample, 1, 2, 3] = np.nan
+    np.save(path, volumes)
+
+
+def test_voxels_that_are_not_finite_are_named_and_never_made_zeros(tmp_path):
+    assert np.isnan(standardize(np.full((1, 2, 2, 2), np.nan, np.float32))).all()
+    samples = [{"volume": np.random.default_rng(i).random((4, 4, 4), np.float32)} for i in range(6)]
+    folder = write_dataset(tmp_path / "d", "toy", [], 10.0, "bright", {"train": samples}, dtype="float32")
+    spoil(folder, 4)
+    assert np.isfinite(gather(Dataset(folder), np.arange(4))).all()
+    with pytest.raises(InputError, match=r"Sample 4 of .*train, has voxels that are NaN or infinite"):
+        gather(Dataset(folder), np.arange(6))
+
+
 def test_volumes_that_were_standardised_are_left_alone(dataset, tmp_path):
     samples = [{"volume": dataset[i]["volume"]} for i in range(3)]
     folder = write_dataset(tmp_path / "d", "toy", [], 10.0, "bright", {"train": samples}, standardized=True)

@@ -39,7 +39,7 @@ def test_a_run_of_a_legacy_file(tmp_path, inception):
 def test_the_command(tmp_path, inception, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = f"--weights={inception / 'whole.h5'}"
-    (tmp_path / "names.txt").write_text("a\nb\n\nc\nd\ne\n")
+    (tmp_path / "names.txt").write_text("\ufeffa\nb\n\nc\nd\ne\n", encoding="utf-8")  # as Windows writes it
     assert main("import_legacy", [weights, "--class_names_file=names.txt", "--output=named"]) == 0
     assert "warning" not in capsys.readouterr().out
     assert yaml.safe_load(Path("named/config.yaml").read_text())["model"]["class_names"] == list("abcde")
@@ -54,6 +54,7 @@ def test_the_command(tmp_path, inception, capsys, monkeypatch):
         (["--weights=text.h5"], "not an HDF5 file"),
         ([weights, "--class_names=a,b"], "5 classes, but 2 class names"),
         ([weights, "--class_names=a,b,c,d,a"], "'a' twice"),
+        ([weights, "--class_names=a,b,,d,e"], "has an empty name"),
         ([weights, "--class_names=a,b,c,d,e", "--class_names_file=names.txt"], "leave one out"),
         ([weights, "--class_names_file=nowhere.txt"], "nowhere.txt is not a file"),
         ([weights, "--size=20"], "not for 20^3"),

@@ -21,6 +21,7 @@ from aitom_ssl.export import prediction
 from aitom_ssl.export.classifier import Classifier, load_classifier
 from aitom_ssl.export.prediction import evaluate_classifier, match_labels, predict_files
 from aitom_ssl.export.prediction_folder import PART
+from aitom_ssl.files import claimed
 from aitom_ssl.mrc import write_mrc
 
 COUNT = 2 * PART + 300  # the last part and its last batch are ragged
@@ -161,6 +162,22 @@ def test_another_call_into_the_folder_is_refused(run, dark_run, data, whole, tmp
     with pytest.raises(InputError, match="is there and is not empty"):
         predict_files(run, str(data), data)
     assert before == {path.name: path.read_bytes() for path in whole.iterdir()}
+
+
+def test_a_star_file_that_cannot_be_written_back_is_refused_before_the_work(run, tmp_path, volumes):
+    write_mrc(tmp_path / "a.mrc", volumes[0], 13.48)
+    text = "data_particles\nloop_\n_rlnImageName #1\na.mrc  # which starfile passes over\n"
+    (tmp_path / "in.star").write_text(text)
+    with pytest.raises(InputError, match=r"in\.star: row 1 has \d values, its table 1 columns"):
+        predict_files(run, str(tmp_path / "in.star"), tmp_path / "out")
+    assert not (tmp_path / "out" / "parts").exists() and not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_two_processes_do_not_write_into_one_folder(run, data, whole, tmp_path):
+    partial = shutil.copytree(whole, tmp_path / "partial")
+    (partial / "predictions.star").unlink()
+    with claimed(partial / ".running"), pytest.raises(InputError, match="another process is writing there"):
+        predict_files(run, str(data), partial)
 
 
 def test_memory_holds_a_few_batches(run, data, tmp_path, monkeypatch):

@@ -123,6 +123,8 @@ def test_an_unnamed_block_stays_the_first(tmp_path):
     [
         (lambda text: text.replace(" [1,0,1]", ""), "row 1 has 2 values, its table 3 columns"),
         (lambda text: "data_particles\n_rlnImageName a.mrc\n\ndata_next\n", "has no loop_"),
+        (lambda text: "data_particles\n_rlnImageName a.mrc\n", "is not a table of the rows that were read"),
+        (lambda text: "data_particles\nloop_\n_rlnImageName\n", "is not a table of the rows that were read"),
     ],
 )
 def test_what_cannot_be_extended_is_named(tmp_path, change, said):

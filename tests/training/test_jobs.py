@@ -9,7 +9,7 @@ import pytest
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.training import jobs as module
-from aitom_ssl.training.jobs import claimed, run_jobs
+from aitom_ssl.training.jobs import run_jobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +69,6 @@ def test_other_errors_end_it_and_let_go(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path, [A, B], run)
     assert go(tmp_path, [A, B]) == (["a", "b"], [])
-
-
-def test_a_claim_is_one_processs_own(tmp_path):
-    with claimed(tmp_path / "x" / "claim") as first, claimed(tmp_path / "x" / "claim") as second:
-        assert (first, second) == (True, False)
-    with claimed(tmp_path / "x" / "claim") as again:
-        assert again
 
 
 def work(folder, log):

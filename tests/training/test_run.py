@@ -104,6 +104,10 @@ def test_refuses_a_damaged_or_foreign_checkpoint(here):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"epoch-00001\.npz is damaged"):
             run.restore_checkpoint(variables(1))
+    for about in ([1], {"epoch": 1}):
+        np.savez(path, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **{"00000": np.zeros(2)})
+        with pytest.raises(InputError, match=r"epoch-00001\.npz is damaged"):
+            run.restore_checkpoint(variables(1))
 
 
 def test_a_failed_write_leaves_the_checkpoint_before(here, monkeypatch):

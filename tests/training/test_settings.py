@@ -75,5 +75,8 @@ def test_what_is_asked_for_is_a_new_run_or_the_newest_of_its_methods(tmp_path, m
     asked = RECIPE.asked(Options(resume=True, epochs=5), parse_here)
     assert asked == ({**stored, "epochs": 5}, "runs/doll-x")
     assert RECIPE.asked(Options(resume=True, output="runs/doll-x"), parse_here) == (stored, "runs/doll-x")
+    RunFolder.open("runs/doll-x").write_config({"method": "moco", "settings": stored})
+    with pytest.raises(InputError, match="runs/doll-x is a run of moco, expected toy or doll"):
+        RECIPE.asked(Options(resume=True, output="runs/doll-x"), parse_here)
     with pytest.raises(InputError, match=r"no run runs/toy-y\* or runs/doll-y\* to resume"):
         RECIPE.asked(Options(resume=True, data="y"), parse_here)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from aitom_ssl.data import Dataset, write_dataset
 from aitom_ssl.data.batches import gather
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.classification import log_loss
@@ -288,3 +289,18 @@ print(keras.backend.backend(), len(train(splits, "run", 2).history))
     assert 2 * (22 // 4) in steps  # the step moves on there too
     losses = [float(row.split(",")[1]) for row in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]]
     assert np.isfinite(losses).all() and losses[1] < losses[0]
+
+
+def test_a_voxel_that_is_not_finite_ends_training_in_one_line(tmp_path, quick_augmentation):
+    """Through tf.data, which has an error of its own for what its readers raise."""
+    rng = np.random.default_rng(0)
+    samples = [{"volume": rng.random((8, 8, 8), np.float32), "label": i % 2} for i in range(8)]
+    folder = write_dataset(tmp_path / "d", "toy", ["a", "b"], 10.0, "bright", {"train": samples, "test": samples[:2]})
+    path = folder / "train/volumes-00000.npy"
+    volumes = np.load(path)
+    volumes[3, 0, 0, 0] = np.nan
+    np.save(path, volumes)
+    splits = {"train": Dataset(folder, "train"), "validation": Dataset(folder, "test")}
+    with pytest.raises(InputError, match=r"Sample 3 of .*has voxels that are NaN or infinite") as error:
+        train(splits, tmp_path / "run", 1)
+    assert "\n" not in str(error.value)

@@ -44,13 +44,26 @@ def read_blocks(path: str | Path, flag: str = "--coordinates") -> dict[str, pand
     if not path.is_file():
         raise InputError(f"{flag}={path}: no such file.")
     try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text, expected a STAR file: write it again.") from None
+    names = [line.strip() for line in text.splitlines() if line.startswith("data_")]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise InputError(f"{path} has two blocks {repeated[0]}: rename one.")
+    try:
         blocks = starfile.read(path, always_dict=True)
     except Exception as error:  # starfile lets the errors of whatever it meets through
         raise InputError(f"{path} cannot be read as a STAR file ({reason(error)}): write it again.") from None
-    return {
+    tables = {
         name: block if isinstance(block, pandas.DataFrame) else pandas.DataFrame([block or {}])
         for name, block in blocks.items()
     }
+    for name, table in tables.items():
+        twice = table.columns[table.columns.duplicated()]
+        if len(twice):
+            raise InputError(f"{path}: data_{name} has the column {twice[0]} twice: leave one out.")
+    return tables
 
 
 def particle_block(tables: dict[str, pandas.DataFrame], alternatives: Sequence[list[str]]) -> str | None:

@@ -169,6 +169,8 @@ def test_a_written_file_means_the_same_positions_at_any_binning(tmp_path):
             "no rlnOpticsGroup to tell 2",
         ),
         (block("", **xyz("Coordinate", [[1, 2, 3]]), rlnDetectorPixelSize=[0.0]), "gives a pixel of 0 A"),
+        (2 * block("particles", **xyz("Coordinate", [[1, 2, 3]])), "two blocks data_particles"),
+        ("data_\n\nloop_\n_a #1\n_a #2\n1 2\n", "data_ has the column a twice"),
     ],
 )
 def test_files_that_lack_something_say_what(tmp_path, content, message):
@@ -177,6 +179,13 @@ def test_files_that_lack_something_say_what(tmp_path, content, message):
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no such file"):
         read_star(tmp_path / "none.star", SHAPE, 10.0)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path):
+    for text in ("data_\n_Angstr\u00f6m 1\n".encode("latin-1"), "data_\n".encode("utf-16")):
+        (tmp_path / "x.star").write_bytes(text)
+        with pytest.raises(InputError, match=r"x\.star is not UTF-8 text"):
+            read_star(tmp_path / "x.star", SHAPE, 10.0)
 
 
 def test_a_name_that_cannot_be_looked_up_is_refused(tmp_path):
