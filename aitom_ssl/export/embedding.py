@@ -44,35 +44,11 @@ from aitom_ssl.export.projector import MOST, thumbnails, write_projector
 from aitom_ssl.files import build_folder, refuse_unwritable, write_json
 
 if TYPE_CHECKING:
-    from aitom_ssl.evaluation.few_labels import ClusterScores, FewLabels
+    from aitom_ssl.export.embedding_report import Embedding
     from aitom_ssl.models import ModelDescription
 
 _FEWEST_DRAWN = 4
 _SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Embedding:
-    """What `embed` came to."""
-
-    folder: Path
-    features: np.ndarray  # (n, d) float32
-    labels: np.ndarray  # (n,) -1 where unlabelled
-    class_names: tuple[str, ...]
-    clusters: np.ndarray | None  # (n,)
-    scores: ClusterScores | None  # of the clusters, where there are labels
-    few: FewLabels | None  # where there are labels enough
-    notes: tuple[str, ...]  # what the user should know
-
-    @property
-    def labelled(self) -> int:
-        """How many have a label."""
-        return int((self.labels >= 0).sum())
-
-    @property
-    def cluster_sizes(self) -> np.ndarray:
-        """(clusters,) samples of each; empty where there are none."""
-        return np.zeros(0, np.int64) if self.clusters is None else np.bincount(self.clusters)
 
 
 def embed(
@@ -120,6 +96,9 @@ def embed(
         notes.append("the model has seen labels: on samples that it was trained on, scores are no measure of it.")
     description = files.description()
     feed = Feed(source, description.size, description.contrast, skip_damaged=False)
+
+    from aitom_ssl.export.embedding_report import Embedding
+
     try:
         features, pictures = _features(feed, network, batch_size, files.path)
         found = _analyse(features, source, wanted, range(seeds))

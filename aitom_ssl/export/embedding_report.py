@@ -1,7 +1,8 @@
-"""The pictures and the report of an embedding (see `embedding`)."""
+"""An embedding, its pictures and its report (see `embedding`)."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,40 @@ from matplotlib.figure import Figure
 
 from aitom_ssl.data.batches import subsample
 from aitom_ssl.evaluation.embedding import pca, tsne
-from aitom_ssl.evaluation.few_labels import directions
+from aitom_ssl.evaluation.few_labels import ClusterScores, FewLabels, directions
 from aitom_ssl.evaluation.figures import embedding_figure, gallery_figure
 from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, machine_facts, write_report
 
 if TYPE_CHECKING:
-    from aitom_ssl.export.embedding import Embedding
     from aitom_ssl.models import ModelDescription
 
 
 # Points in a figure, at most.
 DRAWN = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """What `embedding.embed` came to."""
+
+    folder: Path
+    features: np.ndarray  # (n, d) float32
+    labels: np.ndarray  # (n,) -1 where unlabelled
+    class_names: tuple[str, ...]
+    clusters: np.ndarray | None  # (n,)
+    scores: ClusterScores | None  # of the clusters, where there are labels
+    few: FewLabels | None  # where there are labels enough
+    notes: tuple[str, ...]  # what the user should know
+
+    @property
+    def labelled(self) -> int:
+        """How many have a label."""
+        return int((self.labels >= 0).sum())
+
+    @property
+    def cluster_sizes(self) -> np.ndarray:
+        """(clusters,) samples of each; empty where there are none."""
+        return np.zeros(0, np.int64) if self.clusters is None else np.bincount(self.clusters)
 
 
 def embedding_figures(embedding: Embedding, shown: np.ndarray, pictures: np.ndarray) -> dict[str, Figure]:
