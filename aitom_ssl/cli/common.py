@@ -15,7 +15,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -52,6 +52,24 @@ def flag(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+EMPTY = "none"  # an empty list, as its flag takes it
+
+
+def flag_words(value: Any) -> str:
+    """`value` as its flag takes it: of a list its parts with commas, "none" of an empty one."""
+    if isinstance(value, list):
+        return ",".join(map(flag_words, value)) or EMPTY
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def preset_default(presets: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """For a flag's help: `Default: 5.`, or `Default: 5 (cpu); 50 (paper).` where the presets differ."""
+    by_preset = {preset: flag_words(values[name]) for preset, values in presets.items()}
+    if len(set(by_preset.values())) == 1:
+        return f"Default: {next(iter(by_preset.values()))}."
+    return f"Default: {'; '.join(f'{words} ({preset})' for preset, words in by_preset.items())}."
 
 
 _MENDING = {

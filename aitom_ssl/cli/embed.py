@@ -53,10 +53,9 @@ def run(options: Options) -> None:
         raise InputError(f"--seeds={options.seeds}: expected 1 or more.")
     labels_per_class = None if options.labels_per_class is None else counts(options.labels_per_class)
 
-    from aitom_ssl.data.sources import Reading
     from aitom_ssl.export.embedding import embed
 
-    reading = Reading(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Reading)})
+    reading = predict.reading(options)
     shared = ("batch_size", "precision", "ignore_mismatch", "clusters", "seeds")
     found = embed(
         options.run,

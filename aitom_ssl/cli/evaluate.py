@@ -27,10 +27,9 @@ def run(options: Options) -> None:
     """Measure, and print the table."""
     predict.check(options)
 
-    from aitom_ssl.data.sources import Reading
     from aitom_ssl.export.prediction import evaluate_classifier
 
-    reading = Reading(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Reading)})
+    reading = predict.reading(options)
     shared = ("batch_size", "precision", "ignore_mismatch", "ignore_unknown")
     metrics, notes = evaluate_classifier(
         options.run,

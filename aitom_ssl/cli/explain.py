@@ -57,10 +57,9 @@ def run(options: Options) -> None:
     if options.seed < 0:
         raise InputError(f"--seed={options.seed}: expected 0 or more.")
 
-    from aitom_ssl.data.sources import Reading
     from aitom_ssl.export.explain import explain_classifier
 
-    reading = Reading(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Reading)})
+    reading = predict.reading(options)
     shared = ("compare", "count", "seed", "method", "layer", "target", "batch_size", "precision", "ignore_mismatch")
     explanation = explain_classifier(
         options.run,
@@ -89,8 +88,8 @@ def _indices(text: str | None) -> list[int] | None:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Sample by sample as aligned plain text."""
+    from aitom_ssl.evaluation.report import aligned
+
     columns = ("sample", "run", "label", "predicted", "probability", "target", "central_share")
     lines = [columns, *([str(row[name]) or "-" for name in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join("  ".join(line).rstrip() for line in padded)
+    return "\n".join(aligned(lines))

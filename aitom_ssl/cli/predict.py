@@ -20,10 +20,14 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from typing import TYPE_CHECKING
 
 from aitom_ssl.cli.common import flag
 from aitom_ssl.errors import InputError
 from aitom_ssl.training.precision import PRECISIONS
+
+if TYPE_CHECKING:
+    from aitom_ssl.data.sources import Reading
 
 
 @dataclasses.dataclass
@@ -97,20 +101,25 @@ def command(name: str, options: Shared) -> str:
     return shlex.join(["aitom-ssl", name, *given])
 
 
+def reading(options: Shared) -> Reading:
+    """How the data are to be read."""
+    from aitom_ssl.data.sources import Reading
+
+    return Reading(**{field.name: getattr(options, field.name, None) for field in dataclasses.fields(Reading)})
+
+
 def run(options: Options) -> None:
     """Classify, and say what came of it."""
     check(options)
 
-    from aitom_ssl.data.sources import Reading
     from aitom_ssl.export.prediction import predict_files
 
-    reading = Reading(**{field.name: getattr(options, field.name, None) for field in dataclasses.fields(Reading)})
     shared = ("batch_size", "precision", "ignore_mismatch", "skip_damaged")
     outcome = predict_files(
         options.run,
         options.data,
         options.output,
-        reading,
+        reading(options),
         command=command("predict", options),
         **{name: getattr(options, name) for name in shared},
     )

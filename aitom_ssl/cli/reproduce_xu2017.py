@@ -14,10 +14,11 @@ table.csv (one row a run) and report.html after each run.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from aitom_ssl.cli.common import flag
+from aitom_ssl.cli.common import flag, flag_words, preset_default
 from aitom_ssl.discovery.reproduce_xu2017 import METHODS, NAME, SNRS, TILTS
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
@@ -58,18 +59,7 @@ _SAMPLES = {name: value for name, value in PRESETS["paper"].items() if name.ends
 _FEWEST = 46
 
 
-def _words(value: Any) -> str:
-    """As a flag takes it."""
-    if isinstance(value, list):
-        return ",".join(map(_words, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _default(name: str) -> str:
-    by_preset = {preset: _words(values[name]) for preset, values in PRESETS.items()}
-    if len(set(by_preset.values())) == 1:
-        return f"Default: {by_preset['cpu']}."
-    return f"Default: {'; '.join(f'{words} ({preset})' for preset, words in by_preset.items())}."
+_default = functools.partial(preset_default, PRESETS)
 
 
 @dataclasses.dataclass
@@ -110,7 +100,7 @@ def _chosen(name: str, given: Sequence[str], allowed: Iterable[Any], convert: Ca
         except ValueError:
             value = None
         if value not in allowed:
-            words = list(map(_words, allowed))
+            words = list(map(flag_words, allowed))
             raise InputError(f"--{name}={word}: the table has {', '.join(words)}.{near(word, words)}")
         found.append(value)
     return [value for value in allowed if value in found]
@@ -155,7 +145,7 @@ def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) ->
     if missing:
         raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
     kept = {name: value for name, value in given.items() if name not in ADDED}
-    refuse_changes(kept, stored, where, "table", _words)
+    refuse_changes(kept, stored, where, "table", flag_words)
     settings = {**stored, "seeds": max(stored["seeds"], given.get("seeds", 1))}
     for name, allowed in (("snr", SNRS), ("tilt", TILTS), ("methods", METHODS)):
         settings[name] = [value for value in allowed if value in (*stored[name], *given.get(name, []))]
@@ -176,7 +166,7 @@ def run(options: Options) -> None:
         settings = new_settings(options)
         if output:
             RunFolder.refuse(output)
-    command = command_line(NAME, {name: _words(value) for name, value in settings.items()})
+    command = command_line(NAME, {name: flag_words(value) for name, value in settings.items()})
 
     from aitom_ssl.discovery.reproduce_xu2017 import run_reproduction
     from aitom_ssl.training.quiet import import_keras_quietly

@@ -16,17 +16,17 @@ with --resume, which may also add methods, labels and seeds. Several processes w
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from aitom_ssl.cli.common import flag
+from aitom_ssl.cli.common import EMPTY, flag, flag_words, preset_default
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
 from aitom_ssl.training.settings import ARCHITECTURES, command_line, refuse_changes, refuse_other_method
 
 NAME = "semi_supervised_study"
-NO_LABELS = "none"
 METHODS = ("random", "moco", "simclr", "swav")
 # recipe: the preset of train_* and finetune that the runs take.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -95,18 +95,7 @@ _LEAST = {
 }
 
 
-def _words(value: Any) -> str:
-    """As a flag takes it."""
-    if isinstance(value, list):
-        return ",".join(map(_words, value)) or NO_LABELS
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _default(name: str) -> str:
-    by_preset = {preset: _words(values[name]) for preset, values in PRESETS.items()}
-    if len(set(by_preset.values())) == 1:
-        return f"Default: {by_preset['cpu']}."
-    return f"Default: {'; '.join(f'{words} ({preset})' for preset, words in by_preset.items())}."
+_default = functools.partial(preset_default, PRESETS)
 
 
 @dataclasses.dataclass
@@ -162,7 +151,7 @@ def given_flags(options: Options) -> dict[str, Any]:
         ("labels_per_class", int, lambda v: v >= 1, "whole numbers of 1 or more"),
     ):
         if name in given:
-            given[name] = [] if given[name] == [NO_LABELS] else _numbers(name, given[name], kind, fits, range_)
+            given[name] = [] if given[name] == [EMPTY] else _numbers(name, given[name], kind, fits, range_)
     for name, low in _LEAST.items():
         if name in given and given[name] < low:
             raise InputError(f"--{name}={given[name]} must be {low} or more.")
@@ -175,7 +164,7 @@ def _numbers(name: str, words: list[str], kind: Any, fits: Any, range_: str) -> 
     except ValueError:
         found = []
     if not found or not all(map(fits, found)):
-        example = _words(PRESETS["recommended"][name])
+        example = flag_words(PRESETS["recommended"][name])
         raise InputError(f"--{name}={','.join(words)}: expected {range_}, for example --{name}={example}.")
     return found
 
@@ -200,7 +189,7 @@ def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) ->
     if missing:
         raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
     kept = {name: value for name, value in given.items() if name not in ADDED}
-    refuse_changes(kept, stored, where, "study", _words)
+    refuse_changes(kept, stored, where, "study", flag_words)
     settings = dict(stored)
     for name in ("seeds", "pretraining_seeds"):
         settings[name] = max(stored[name], given.get(name, 1))
@@ -229,7 +218,7 @@ def runs_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 def the_command(settings: Mapping[str, Any]) -> str:
     """What to type to get a study with these settings."""
     flags = {field.name: settings.get(field.name) for field in dataclasses.fields(Options)}
-    said = {name: _words(value) for name, value in flags.items() if value is not None and value is not False}
+    said = {name: flag_words(value) for name, value in flags.items() if value is not None and value is not False}
     return command_line(NAME, said)
 
 

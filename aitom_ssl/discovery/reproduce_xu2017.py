@@ -251,13 +251,13 @@ def table_rows(results: Sequence[Result]) -> list[tuple[int, list[list[str]]]]:
 
 def table_text(results: Sequence[Result], settings: Mapping[str, Any]) -> str:
     """The table as aligned plain text, with what it was measured on."""
+    from aitom_ssl.evaluation.report import aligned
+
     if not results:
         return "No run is finished."
     lines = ["Accuracy on simulated subtomograms, ours (Xu 2017, Table 1)"]
     for tilt, rows in table_rows(results):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", f"tilt range ±{tilt}°"]
-        lines += ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += ["", f"tilt range ±{tilt}°", *aligned(rows, gap=3)]
     return "\n".join([*lines, "", measured_on(results, settings)])
 
 

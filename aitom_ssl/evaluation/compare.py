@@ -18,6 +18,7 @@ from aitom_ssl.evaluation.probes import (
     standardize_features,
     stratified_fraction,
 )
+from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread
 
 
@@ -65,9 +66,7 @@ class Comparison:
 
     def table(self) -> str:
         """The table as aligned plain text."""
-        rows = self.rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines = aligned(self.rows())
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], "", self.caption()])
 
 

@@ -28,6 +28,7 @@ from aitom_ssl.data.batches import subsample
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.collapse import unit_rows
 from aitom_ssl.evaluation.probes import checked_labels, knn_accuracy, linear_probe, standardize_features
+from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread
 
 LABELS_PER_CLASS = (5, 10, 20)
@@ -172,9 +173,7 @@ class FewLabels:
 
     def table(self) -> str:
         """The table as aligned plain text."""
-        rows = self.rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines = aligned(self.rows())
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], "", self.caption()])
 
     def to_dict(self) -> dict[str, Any]:

@@ -114,6 +114,12 @@ def _table(table: Table) -> str:
     return f"<figure><table{kind}>" + "".join(f"<tr>{row}</tr>" for row in rows) + f"</table>{caption}</figure>"
 
 
+def aligned(rows: Sequence[Sequence[str]], gap: int = 2) -> list[str]:
+    """Lines of plain text: cells to the left, columns aligned, `gap` blanks between them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [(gap * " ").join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def duration(seconds: float) -> str:
     """0.4 -> 0s, 72 -> 1m12s, 14200 -> 3h56m."""
     minutes, rest = divmod(round(seconds), 60)

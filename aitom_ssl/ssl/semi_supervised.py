@@ -25,6 +25,7 @@ import numpy as np
 from aitom_ssl import environment
 from aitom_ssl.data.batches import steps_per_epoch
 from aitom_ssl.errors import InputError, reason
+from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, t_test
 from aitom_ssl.files import atomic_write
 from aitom_ssl.training.jobs import run_jobs
@@ -261,9 +262,7 @@ def table_text(results: Sequence[Result]) -> str:
         return "No cell is finished."
     lines = []
     for labels, rows in table_rows(results):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", labels_name(labels)]
-        lines += ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += ["", labels_name(labels), *aligned(rows, gap=3)]
     return "\n".join(lines[1:])
 
 
