@@ -35,6 +35,7 @@ _NOTHING: dict[str, Any] = {
     "scale": (0.9, 1.1),
     "in_plane": True,
     "mirror_probability": 0.0,
+    "surroundings": None,
     "noise": (0.0, 0.0),
     "wedge": None,
     "jitter": 0.0,
@@ -55,6 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "standardize": True,
     },
 }
+PRESETS["crowded"] = {**PRESETS["recommended"], "surroundings": (0.22, 0.38)}
 
 
 @keras.saving.register_keras_serializable("aitom_ssl")
@@ -79,6 +81,9 @@ class SubtomogramAugmenter(RandomLayer):
     - affine_probability, angle (degrees), translation (fraction of the side), scale: `RandomAffine3D`.
     - in_plane: crop, shift and scale y and x only, or all three axes.
     - mirror_probability: of mirroring x. Changes handedness; no preset does it.
+    - surroundings: None, or a range of radii in fractions of the side. What lies outside a sphere of such a radius
+      about the centre is replaced by what is there in another volume of the batch, across a soft edge: the particle
+      keeps no neighbour by which two views could be told to be one volume. A batch of one stays as it is.
     - noise: range of the standard deviation of white Gaussian noise, uniform, in units of the given volume's own.
     - wedge: degrees from 1 to 89, or None. After turning and noise, removes what a tilt series of +-wedge about y does
       not measure, so that a turned view looks like a measurement of the turned particle. Its orientation is the data's
@@ -86,9 +91,10 @@ class SubtomogramAugmenter(RandomLayer):
     - standardize: mean 0 and standard deviation 1 for each view.
     - jitter: after that, gain uniform in 1 +- jitter and offset uniform in +- jitter standard deviations (of 1).
 
-    Order: mirror, 3-D rotation, crop, affine change (one resampling), noise, wedge, standardisation, jitter.
-    `draw` gives `matrices` (batch, 3, 4) and, where the options ask for them, `noise_level`, `gain`, `offset` (batch,)
-    and `noise_key` (2,). Seeds: see `RandomLayer`. Compile it: under XLA the whole is several times faster.
+    Order: mirror, 3-D rotation, crop, affine change (one resampling), surroundings, noise, wedge, standardisation,
+    jitter. `draw` gives `matrices` (batch, 3, 4) and, where the options ask for them, `radius` (voxels), `partner`
+    (index into the batch), `noise_level`, `gain`, `offset` (batch,) and `noise_key` (2,). Seeds: see `RandomLayer`.
+    Compile it: under XLA the whole is several times faster.
 
     Raises InputError for an unknown preset or option, or a value out of range.
     """
@@ -123,6 +129,10 @@ class SubtomogramAugmenter(RandomLayer):
         for layer in self.geometry:
             matrices = layer.draw(batch_size, size, key)["matrices"]
             drawn["matrices"] = affine.compose(drawn["matrices"], matrices) if drawn else matrices
+        if self.options["surroundings"] is not None:
+            low, high = self.options["surroundings"]
+            drawn["radius"] = size * (low + (high - low) * uniform(key, "radius", (batch_size,)))
+            drawn["partner"] = intensity.partners(uniform(key, "partner", (1,))[0], batch_size)
         if self._noisy:
             low, high = self.options["noise"]
             drawn["noise_level"] = low + (high - low) * uniform(key, "noise level", (batch_size,))
@@ -136,6 +146,8 @@ class SubtomogramAugmenter(RandomLayer):
         given = volumes = ops.cast(volumes, "float32")
         if self.geometry:
             volumes = resample(volumes, drawn["matrices"], self.geometry)
+        if self.options["surroundings"] is not None:
+            volumes = intensity.exchange_surroundings(volumes, drawn["radius"], drawn["partner"])
         if self._noisy:
             level = ops.reshape(drawn["noise_level"], (-1, 1, 1, 1, 1))
             deviation = level * intensity.standard_deviation(given)
@@ -165,7 +177,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options that no layer checks, checked and in one form; the layers check theirs when they are made."""
     if options["rotation"] not in ("z", "so3"):
         raise InputError(f"`rotation` is 'z' or 'so3'. Received: rotation={options['rotation']!r}.")
-    wedge = options["wedge"]
+    wedge, around = options["wedge"], options["surroundings"]
     return {
         **options,
         "crop_probability": check_probability("crop_probability", options["crop_probability"]),
@@ -173,6 +185,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
         "affine_probability": check_probability("affine_probability", options["affine_probability"]),
         "scale": check_range("scale", options["scale"], 0.1, 10),
         "mirror_probability": check_probability("mirror_probability", options["mirror_probability"]),
+        "surroundings": None if around is None else check_range("surroundings", around, 0, 1),
         "noise": check_range("noise", options["noise"], 0, 100),
         "wedge": None if wedge is None else check_number("wedge", wedge, 1, 89),
         "jitter": check_number("jitter", options["jitter"], 0, 1),

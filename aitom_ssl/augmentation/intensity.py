@@ -16,6 +16,8 @@ Tensor = Any
 
 # Below this standard deviation a volume counts as constant and standardises to zeros.
 _SMALLEST_STD = 1e-6
+# Voxels over which one volume passes into another.
+_EDGE = 2.0
 
 
 def _per_sample(values: Tensor) -> Tensor:
@@ -43,6 +45,25 @@ def standardize(volumes: Tensor) -> Tensor:
 def add_noise(volumes: Tensor, deviation: Tensor, key: Tensor) -> Tensor:
     """Add white Gaussian noise drawn from the (2,) `key`; `deviation` broadcasts over the volumes."""
     return volumes + deviation * normal(key, "noise", ops.shape(volumes))
+
+
+def partners(number: Tensor, batch_size: int | Tensor) -> Tensor:
+    """(batch,) int32: for each of a batch another one, all the same number of places on, by a `number` in [0, 1)."""
+    others = ops.cast(batch_size, "float32") - 1
+    places = 1 + ops.cast(ops.floor(number * others), "int32")
+    return (ops.arange(batch_size, dtype="int32") + places) % ops.cast(batch_size, "int32")
+
+
+def exchange_surroundings(volumes: Tensor, radii: Tensor, partner: Tensor) -> Tensor:
+    """Each volume inside a sphere of its radius about the centre, its partner outside; a linear edge of two voxels.
+
+    radii (batch,) in voxels, partner (batch,) indices into the batch.
+    """
+    axes = np.ogrid[tuple(slice(-geometry.centre(n), n - geometry.centre(n)) for n in spatial_shape(volumes))]
+    distance = np.sqrt(sum(axis**2 for axis in axes)).astype(np.float32)[None, ..., None]
+    inside = ops.clip((_per_sample(radii) - distance) / _EDGE + 0.5, 0.0, 1.0)
+    others = ops.take(volumes, partner, axis=0)
+    return others + inside * (volumes - others)
 
 
 def change_intensity(volumes: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ The run's folder gets what train_supervised writes: model.keras (the network tha
 results.json, report.html, ...; predict, evaluate and export_savedmodel take it.
 
 Which labels are used is drawn by --seed: the same share of each class. --preset=paper is SSL 2022 (which does not say
-its momentum). --preset=recommended starts the head as the linear probe, and turns the training volumes in 3-D.
+its momentum). --preset=recommended starts the head as the linear probe, and turns the training volumes in 3-D;
+--preset=crowded also gives them the surroundings of others, and lets an untrained network see the centre alone.
 """
 
 from __future__ import annotations
@@ -46,8 +47,21 @@ RECIPE = Recipe(
         "precision": "float32",
     },
     presets={
-        "paper": {"optimizer": "sgd", "learning_rate": 5e-4, "head": "random", "augmentation": "none"},
-        "recommended": {"optimizer": "adam", "learning_rate": 1e-3, "head": "probe", "augmentation": "recommended"},
+        "paper": {"optimizer": "sgd", "learning_rate": 5e-4, "head": "random", "augmentation": "none", "field": 1.0},
+        "recommended": {
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "head": "probe",
+            "augmentation": "recommended",
+            "field": 1.0,
+        },
+        "crowded": {
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "head": "probe",
+            "augmentation": "crowded",
+            "field": 0.625,
+        },
     },
     smoke={"data": "sim_demo", "pretrained": NONE, "epochs": 2, "batch_size": 8, "limit": 48},
     ranges={
@@ -66,6 +80,10 @@ class Options:
     data: str | None = _flag("data")
     pretrained: str | None = _flag("pretrained", "Folder of a pretrained run; none for random weights.")
     model: str | None = _flag("model", "Network of --pretrained=none, pooled; else the run's own.", ARCHITECTURES)
+    field: float | None = _flag(
+        "field",
+        "With --pretrained=none, the share of each side, about the centre, that the network sees; else the run's own.",
+    )
     output: str | None = _flag("output")
     preset: str | None = _flag("preset")
     fraction: float | None = _flag("fraction", "Share of the training labels of each class to use. Default: all.")
@@ -83,7 +101,7 @@ class Options:
     weight_decay: float | None = _flag("weight_decay")
     momentum: float | None = _flag("momentum", "Of sgd.")
     head: str | None = _flag("head", "How the last layer starts: as the linear probe, or random.", ("probe", "random"))
-    augmentation: str | None = _flag("augmentation", "How training volumes are changed at each step.")
+    augmentation: str | None = _flag("augmentation")
     class_weights: str | None = _flag(
         "class_weights", "balanced gives every class the same say, however rare it is.", ("none", "balanced")
     )
@@ -108,6 +126,12 @@ def run(options: Options) -> None:
     if settings["epochs"] == 0 and settings["head"] != "probe":
         raise InputError(f"--epochs=0 keeps the head it starts with, and --head={settings['head']}: give --head=probe.")
     settings["model"] = _architecture(settings["pretrained"], options.model) or settings["model"]
+    if settings["pretrained"] != NONE:
+        if options.field is not None:
+            raise InputError(
+                f"--field={options.field:g}: --pretrained={settings['pretrained']} has its own, leave it out."
+            )
+        settings["field"] = None
 
     from aitom_ssl.training.quiet import import_keras_quietly
     from aitom_ssl.training.request import asked_labels, checked_splits

@@ -28,24 +28,24 @@ from aitom_ssl.training.settings import ARCHITECTURES, command_line, refuse_chan
 
 NAME = "semi_supervised_study"
 METHODS = ("random", "moco", "simclr", "swav")
-# recipe: the preset of train_* and finetune that the runs take.
+RECIPES = ("paper", "recommended", "crowded")
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
-        "recipe": "recommended",
+        "recipe": "crowded",
         "methods": list(METHODS),
         "encoder": "rb3d",
         "fractions": [0.25],
         "labels_per_class": [10],
         "seeds": 5,
         "pretraining_seeds": 1,
-        "pretraining_epochs": 15,
-        "finetuning_epochs": 8,
+        "pretraining_epochs": 20,
+        "finetuning_epochs": 12,
         "finetuning_steps": 200,
         "validation_labels": "alike",
         "precision": "mixed_bfloat16",
     },
     "recommended": {
-        "recipe": "recommended",
+        "recipe": "crowded",
         "methods": list(METHODS),
         "encoder": "rb3d",
         "fractions": [0.1, 0.25, 0.5, 0.75, 1.0],
@@ -107,6 +107,9 @@ class Options:
     preset: str | None = flag(None, "Which defaults to take. Default: cpu.", choices=tuple(PRESETS))
     methods: list[str] = flag([], f"Of {', '.join(METHODS)}. {_default('methods')}")
     encoder: str | None = flag(None, f"Architecture, pooled. {_default('encoder')}", choices=ARCHITECTURES)
+    recipe: str | None = flag(
+        None, f"Preset of train_* and finetune that the runs take. {_default('recipe')}", choices=RECIPES
+    )
     fractions: list[str] = flag([], f"Shares of the training labels of each class. {_default('fractions')}")
     labels_per_class: list[str] = flag(
         [], f"Numbers of training labels of each class; none for no such cells. {_default('labels_per_class')}"

@@ -8,7 +8,9 @@ The run's folder gets config.yaml, metrics.csv, TensorBoard events, checkpoints,
 report.html. With labels in the data, a linear probe and kNN on frozen features are compared with the untrained encoder.
 
 --preset=paper is SSL 2022; --preset=recommended is what worked better in a pilot: full 3-D rotation and added noise,
-BatchNorm in the head, larger batches and learning rate, a quicker key encoder.
+BatchNorm in the head, larger batches and learning rate, a quicker key encoder. --preset=crowded is for particles that
+are small in their box, among neighbours: the encoder sees the centre alone (--field), and every view gets the
+surroundings of another volume, so that it is not by its neighbours that a particle is known again.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ RECIPE = Recipe(
         "epochs": 200,
         "encoder": "rb3d",
         "dim": 128,
-        "queue_size": 128,
         "temperature": 0.2,
         "weight_decay": 1e-4,
         "symmetric": False,
@@ -43,14 +44,27 @@ RECIPE = Recipe(
             "learning_rate": 1e-4,
             "momentum": 0.999,
             "head": "v1",
+            "queue_size": 128,
             "augmentation": "ssl2022",
+            "field": 1.0,
         },
         "recommended": {
             "batch_size": 32,
             "learning_rate": 3e-4,
             "momentum": 0.99,
             "head": "v2_bn",
+            "queue_size": 128,
             "augmentation": "recommended",
+            "field": 1.0,
+        },
+        "crowded": {
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "momentum": 0.9,
+            "head": "v2_bn",
+            "queue_size": 256,
+            "augmentation": "crowded",
+            "field": 0.625,
         },
     },
     smoke={"data": "sim_demo", "epochs": 2, "batch_size": 8, "queue_size": 16, "limit": 32},
@@ -66,10 +80,11 @@ class Options:
     epochs: int | None = _flag("epochs")
     batch_size: int | None = _flag("batch_size")
     encoder: str | None = _flag("encoder")
+    field: float | None = _flag("field")
     head: str | None = _flag(
         "head", "Projection: v1 linear, v2 two layers, v2_bn with BatchNorm between them.", ("v1", "v2", "v2_bn")
     )
-    augmentation: str | None = _flag("augmentation", "How the two views are drawn: ssl2022 is the paper's.")
+    augmentation: str | None = _flag("augmentation")
     views: str | None = _flag("views")
     learning_rate: float | None = _flag("learning_rate")
     weight_decay: float | None = _flag("weight_decay")

@@ -9,7 +9,9 @@ report.html. With labels in the data, a linear probe and kNN on frozen features 
 
 --preset=paper is SSL 2022, which takes SimCLR's own temperature, head and weight decay; optimizer, batches and epochs
 are those it gives for MoCo, as SimCLR's LARS is for batches of thousands. --preset=recommended: full 3-D rotation and
-added noise, larger batches (the negatives are the batch) and learning rate.
+added noise, larger batches (the negatives are the batch) and learning rate. --preset=crowded is for particles that are
+small in their box, among neighbours: the encoder sees the centre alone (--field), and every view gets the surroundings
+of another volume, so that it is not by its neighbours that a particle is known again.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ RECIPE = Recipe(
             "weight_decay": 1e-6,
             "temperature": 0.1,
             "augmentation": "ssl2022",
+            "field": 1.0,
         },
         "recommended": {
             "batch_size": 64,
@@ -49,6 +52,15 @@ RECIPE = Recipe(
             "weight_decay": 1e-4,
             "temperature": 0.2,
             "augmentation": "recommended",
+            "field": 1.0,
+        },
+        "crowded": {
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-4,
+            "temperature": 0.2,
+            "augmentation": "crowded",
+            "field": 0.625,
         },
     },
     smoke={"data": "sim_demo", "epochs": 2, "batch_size": 8, "limit": 32},
@@ -64,13 +76,14 @@ class Options:
     epochs: int | None = _flag("epochs")
     batch_size: int | None = _flag("batch_size", "Volumes a step; their views are the negatives.")
     encoder: str | None = _flag("encoder")
+    field: float | None = _flag("field")
     head: str | None = _flag(
         "head",
         "Projection: simclr the published one (BatchNorm after both layers), v2_bn with BatchNorm between them, v2 "
         "without, v1 linear.",
         ("simclr", "v2_bn", "v2", "v1"),
     )
-    augmentation: str | None = _flag("augmentation", "How the two views are drawn: ssl2022 is the paper's.")
+    augmentation: str | None = _flag("augmentation")
     views: str | None = _flag("views")
     learning_rate: float | None = _flag("learning_rate")
     weight_decay: float | None = _flag("weight_decay")

@@ -11,7 +11,9 @@ report.html. With labels in the data, a linear probe and kNN on frozen features 
 as SwAV's LARC is for batches of hundreds, and the queue starts after SwAV's 15 epochs, of 3,000 volumes in 16s.
 --preset=recommended is for batches of tens and 10 to 50 classes: 64 prototypes in place of 3,000, a queue of four times
 as many embeddings, full 3-D rotation and added noise. A loss that stays at ln(prototypes) means that codes say nothing:
-a smaller --epsilon (0.03) or more --freeze_steps may help.
+a smaller --epsilon (0.03) or more --freeze_steps may help. --preset=crowded is for particles that are small in their
+box, among neighbours: the encoder sees the centre alone (--field), and every view gets the surroundings of another
+volume, so that it is not by its neighbours that a particle is known again.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ RECIPE = Recipe(
             "queue_start": 15 * (3000 // 16),
             "freeze_steps": 313,
             "augmentation": "ssl2022",
+            "field": 1.0,
         },
         "recommended": {
             "batch_size": 32,
@@ -64,6 +67,19 @@ RECIPE = Recipe(
             "queue_start": 500,
             "freeze_steps": 100,
             "augmentation": "recommended",
+            "field": 1.0,
+        },
+        "crowded": {
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-4,
+            "head": "v2_bn",
+            "prototypes": 64,
+            "queue_size": 256,
+            "queue_start": 500,
+            "freeze_steps": 20,
+            "augmentation": "crowded",
+            "field": 0.625,
         },
     },
     smoke={
@@ -99,6 +115,7 @@ class Options:
     epochs: int | None = _flag("epochs")
     batch_size: int | None = _flag("batch_size")
     encoder: str | None = _flag("encoder")
+    field: float | None = _flag("field")
     head: str | None = _flag(
         "head",
         "Projection: v2_bn two layers with BatchNorm between them, swav the published one (the same, 2,048 wide), v2 "
@@ -117,7 +134,7 @@ class Options:
         "small_crops", "Small views of each volume beside the two, predicted from but not coded."
     )
     small_size: int | None = _flag("small_size", "Side of the small views, voxels.")
-    augmentation: str | None = _flag("augmentation", "How the views are drawn: ssl2022 is the paper's.")
+    augmentation: str | None = _flag("augmentation")
     views: str | None = _flag("views")
     learning_rate: float | None = _flag("learning_rate")
     weight_decay: float | None = _flag("weight_decay")

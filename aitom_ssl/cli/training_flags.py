@@ -20,11 +20,13 @@ _TEXTS = {
     "seed": "Of weights, order and augmentation.",
     "precision": "bfloat16 is faster where the hardware has it.",
     "knn_every": "Epochs between kNN measurements.",
+    "field": "Share of each side, about the centre, that the network sees: less than 1 where neighbours fill the rest.",
+    "augmentation": f"How volumes are changed at each step: {', '.join(AUGMENTATIONS)}, with options of "
+    "SubtomogramAugmenter behind commas if wanted (recommended,noise=0:1,wedge=60).",
     "views": "What the two views are drawn from: the same volume, or its two half images (independent noise).",
 }
 _CHOICES = {
     "encoder": ARCHITECTURES,
-    "augmentation": AUGMENTATIONS,
     "precision": PRECISIONS,
     "views": ("augmented", "halves"),
 }

@@ -288,6 +288,8 @@ def _moved(
     """start and step behind an operation on maps of sides `before` that gives maps of sides `after`."""
     if isinstance(operation, keras.layers.ZeroPadding3D):
         return start - step * [low for low, _ in operation.padding], step
+    if isinstance(operation, keras.layers.Cropping3D):
+        return start + step * [low for low, _ in operation.cropping], step
     if isinstance(operation, keras.layers.Conv3D):
         # The voxels that a dilated kernel of k covers: (k - 1) dilation + 1.
         kernel = (np.array(operation.kernel_size) - 1) * operation.dilation_rate + 1

@@ -31,12 +31,21 @@ def check_arguments(
     classes: int,
     classifier_activation: str | None,
     pooling: str | None,
+    field: float,
 ) -> None:
     """InputError on what the builder named `model`, whose sides begin at `minimum` voxels, cannot build."""
     sizes = input_shape if isinstance(input_shape, (tuple, list)) else ()
     if len(sizes) != 4 or any(not isinstance(n, int) or n < 1 for n in sizes) or min(sizes[:3]) < minimum:
         raise InputError(
             f"{model}: input_shape={input_shape!r} must be (z, y, x, channels) with sides of {minimum} or more."
+        )
+    if isinstance(field, bool) or not isinstance(field, (int, float)) or not 0 < field <= 1:
+        raise InputError(f"{model}: field={field!r} must be above 0 and at most 1 (1 is the whole volume).")
+    seen = [n - 2 * _margin(n, field) for n in sizes[:3]]
+    if min(seen) < minimum:
+        raise InputError(
+            f"{model}: field={field:g} of input_shape={input_shape!r} leaves a side of {min(seen)} voxels, and "
+            f"{minimum} or more are needed: give a larger field."
         )
     if pooling not in (None, "avg"):
         raise InputError(f"{model}: pooling={pooling!r} must be None (as published) or 'avg' (averaged to 2x2x2).")
@@ -58,6 +67,19 @@ def initializer(pooling: str | None) -> str:
     Without normalisation layers, self-supervision of the pooled form with Glorot's sat on a plateau in our pilot.
     """
     return "he_normal" if pooling == "avg" else "glorot_uniform"
+
+
+def field_of_view(volumes: keras.KerasTensor, field: float) -> keras.KerasTensor:
+    """The cube about the centre of (batch, z, y, x, c) that is `field` of each side long; of 1 `volumes` themselves.
+
+    As many voxels are left out on either side, so that the centre stays voxel n // 2 and odd sides stay odd.
+    """
+    margins = tuple(_margin(n, field) for n in volumes.shape[1:4])
+    return layers.Cropping3D(margins, name="field_of_view")(volumes) if any(margins) else volumes
+
+
+def _margin(side: int, field: float) -> int:
+    return int(side * (1 - field) / 2 + 0.5)
 
 
 def average_to_2x2x2(x: keras.KerasTensor) -> keras.KerasTensor:

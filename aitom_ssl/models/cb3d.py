@@ -21,6 +21,7 @@ def CB3D(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     name: str | None = None,
+    field: float = 1.0,
 ) -> keras.Model:
     """CB3D (Che 2018): the video network C3D (Tran 2015) on subtomograms; eight 3x3x3 convolutions, five pools.
 
@@ -48,16 +49,21 @@ def CB3D(
         classifier_activation: of the last layer; None gives logits.
         pooling: None or "avg".
         name: of the model; default "cb3d".
+        field: share of each side that the network sees, above 0 and at most 1: a cube about the centre, see
+            `building.field_of_view`.
 
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
-    building.check_arguments("CB3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling)
+    building.check_arguments(
+        "CB3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling, field
+    )
     convolution = functools.partial(
         layers.Conv3D, padding="same", activation="relu", kernel_initializer=building.initializer(pooling)
     )
     volumes = keras.Input(input_shape, name=building.INPUT)
-    x = convolution(64, 3, name="block1_conv1")(volumes)
+    x = building.field_of_view(volumes, field)
+    x = convolution(64, 3, name="block1_conv1")(x)
     x = layers.MaxPooling3D((1, 2, 2), name="block1_pool")(x)
     x = convolution(128, 3, name="block2_conv1")(x)
     x = layers.MaxPooling3D(2, name="block2_pool")(x)

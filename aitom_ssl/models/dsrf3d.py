@@ -20,6 +20,7 @@ def DSRF3D(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     name: str | None = None,
+    field: float = 1.0,
 ) -> keras.Model:
     """DSRF3D (Xu 2017, figure 1b): four 3x3x3 convolutions and two pools, then fully connected layers (as VGG).
 
@@ -42,13 +43,18 @@ def DSRF3D(
         classifier_activation: of the last layer; None gives logits, the linear structural features of Xu 2017.
         pooling: None or "avg".
         name: of the model; default "dsrf3d".
+        field: share of each side that the network sees, above 0 and at most 1: a cube about the centre, see
+            `building.field_of_view`.
 
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
-    building.check_arguments("DSRF3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling)
+    building.check_arguments(
+        "DSRF3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling, field
+    )
     volumes = keras.Input(input_shape, name=building.INPUT)
-    x = small_field_blocks(volumes, (32, 64), pooling)
+    x = building.field_of_view(volumes, field)
+    x = small_field_blocks(x, (32, 64), pooling)
     if pooling == "avg":
         x = building.average_to_2x2x2(x)
     x = layers.Flatten(name=building.FEATURES)(x)

@@ -21,6 +21,7 @@ def DSRF3Dv2(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     name: str | None = None,
+    field: float = 1.0,
 ) -> keras.Model:
     """DSRF3D-v2 (Che 2018): six 3x3x3 convolutions and three pools, then fully connected layers with dropout.
 
@@ -46,15 +47,18 @@ def DSRF3Dv2(
         classifier_activation: of the last layer; None gives logits.
         pooling: None or "avg".
         name: of the model; default "dsrf3dv2".
+        field: share of each side that the network sees, above 0 and at most 1: a cube about the centre, see
+            `building.field_of_view`.
 
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
     building.check_arguments(
-        "DSRF3Dv2", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling
+        "DSRF3Dv2", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling, field
     )
     volumes = keras.Input(input_shape, name=building.INPUT)
-    x = small_field_blocks(volumes, (32, 64, 128), pooling)
+    x = building.field_of_view(volumes, field)
+    x = small_field_blocks(x, (32, 64, 128), pooling)
     if pooling == "avg":
         x = building.average_to_2x2x2(x)
     x = layers.Flatten(name=building.FEATURES)(x)

@@ -22,6 +22,7 @@ def Inception3D(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     name: str | None = None,
+    field: float = 1.0,
     dropout: float = 0.3,
 ) -> keras.Model:
     """Inception3D (Xu 2017, figure 1a): one inception module behind a convolution, then one linear layer.
@@ -54,13 +55,15 @@ def Inception3D(
         classifier_activation: of the last layer; None gives logits, the linear structural features of Xu 2017.
         pooling: None or "avg".
         name: of the model; default "inception3d".
+        field: share of each side that the network sees, above 0 and at most 1: a cube about the centre, see
+            `building.field_of_view`.
         dropout: share of the features dropped in training, from 0 to below 1; with the top and without pooling.
 
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
     building.check_arguments(
-        "Inception3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling
+        "Inception3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling, field
     )
     if not 0 <= dropout < 1:
         raise InputError(f"Inception3D: dropout={dropout!r} must be from 0 to below 1 (paper 0.3, original code 0.7).")
@@ -68,7 +71,8 @@ def Inception3D(
         layers.Conv3D, padding="same", activation="relu", kernel_initializer=building.initializer(pooling)
     )
     volumes = keras.Input(input_shape, name=building.INPUT)
-    x = convolution(32, 5, padding="valid", name="stem")(volumes)
+    x = building.field_of_view(volumes, field)
+    x = convolution(32, 5, padding="valid", name="stem")(x)
     x = layers.MaxPooling3D(2, padding="same", name="pool")(x)
     branches = [
         convolution(32, 1, name="branch1")(x),

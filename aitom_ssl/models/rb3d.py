@@ -23,6 +23,7 @@ def RB3D(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     name: str | None = None,
+    field: float = 1.0,
     normalization: str | None = None,
 ) -> keras.Model:
     """RB3D (Che 2018; figure 3 of SSL 2022): a convolution, a pool, four two-branch blocks, fully connected layers.
@@ -54,6 +55,8 @@ def RB3D(
         classifier_activation: of the last layer; None gives logits.
         pooling: None or "avg".
         name: of the model; default "rb3d", or "rb3d_gn" with `normalization`.
+        field: share of each side that the network sees, above 0 and at most 1: a cube about the centre, see
+            `building.field_of_view`.
         normalization: None as published; "group" puts GroupNormalization (8 groups; Wu and He 2018) behind every
             convolution, which then has no bias. It does not depend on the batch, as small ones need, and is slow on a
             CPU. Differs from the paper. `models.get("rb3d_gn")` builds it.
@@ -61,7 +64,9 @@ def RB3D(
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
-    building.check_arguments("RB3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling)
+    building.check_arguments(
+        "RB3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling, field
+    )
     if normalization not in (None, "group"):
         raise InputError(f"RB3D: normalization={normalization!r} must be None (as published) or 'group'.")
     initializer = building.initializer(pooling)
@@ -75,7 +80,8 @@ def RB3D(
         return layers.ReLU(name=f"{layer}_relu")(x) if relu else x
 
     volumes = keras.Input(input_shape, name=building.INPUT)
-    x = convolve(volumes, 32, 3, "stem")
+    x = building.field_of_view(volumes, field)
+    x = convolve(x, 32, 3, "stem")
     x = layers.MaxPooling3D(2, name="pool")(x)
     for block in range(1, _BLOCKS + 1):
         prefix = f"block{block}"

@@ -23,6 +23,7 @@ def ResNet18_3D(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     name: str | None = None,
+    field: float = 1.0,
     stem: str = "imagenet",
 ) -> keras.Model:
     """ResNet-18 (He 2016, table 1) with 3-D kernels: a stem, four stages of two basic blocks, a global average.
@@ -49,24 +50,27 @@ def ResNet18_3D(
         classifier_activation: of the last layer; None gives logits.
         pooling: None or "avg", which are the same here: the global average belongs to the network.
         name: of the model; default "resnet18_3d".
+        field: share of each side that the network sees, above 0 and at most 1: a cube about the centre, see
+            `building.field_of_view`.
         stem: "imagenet" or "small".
 
     Raises:
         InputError: on any other value, or a weights file that does not exist or does not fit.
     """
     building.check_arguments(
-        "ResNet18_3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling
+        "ResNet18_3D", input_shape, _MINIMUM_SIDE, include_top, classes, classifier_activation, pooling, field
     )
     if stem not in STEMS:
         raise InputError(f"ResNet18_3D: stem={stem!r} must be one of {', '.join(STEMS)}.")
     volumes = keras.Input(input_shape, name=building.INPUT)
+    x = building.field_of_view(volumes, field)
     if stem == "imagenet":
-        x = _convolution(volumes, 64, 7, 2, "stem", "conv")
+        x = _convolution(x, 64, 7, 2, "stem", "conv")
         x = layers.ReLU(name="stem_relu")(x)
         # Zeros pad as minus infinity would: nothing is negative here.
         x = layers.MaxPooling3D(3, strides=2, name="stem_pool")(layers.ZeroPadding3D(1, name="stem_pool_pad")(x))
     else:
-        x = _convolution(volumes, 64, 3, 1, "stem", "conv")
+        x = _convolution(x, 64, 3, 1, "stem", "conv")
         x = layers.ReLU(name="stem_relu")(x)
     for stage, filters in enumerate(_STAGES, 1):
         for block in (1, 2):

@@ -184,6 +184,7 @@ def _read_out(cell: Cell, settings: Mapping[str, Any], folder: Path) -> None:
     asked = {
         **settings["finetuning"],
         "pretrained": pretrained,
+        "field": settings["finetuning"]["field"] if cell.pretraining is None else None,
         "fraction": None if each else cell.labels,
         "labels_per_class": cell.labels if each else None,
         "seed": cell.seed,

@@ -47,7 +47,7 @@ def start_finetuning(settings: Mapping[str, Any], labelled: Labelled) -> Start:
     untrained = settings["pretrained"] == NONE
     if untrained:
         shape = (train.size,) * 3 + (1,)
-        encoder = models.get(settings["model"])(shape, include_top=False, pooling="avg")
+        encoder = models.get(settings["model"])(shape, include_top=False, pooling="avg", field=settings["field"])
     else:
         encoder = pretrained_encoder(settings["pretrained"], train, settings["precision"])
     encoder = models.standardized(encoder)

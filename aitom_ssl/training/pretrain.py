@@ -17,6 +17,7 @@ from aitom_ssl.training.feature_statistics import FeatureStatistics
 from aitom_ssl.training.loop import experiment, fit, numerics, restore, training_batches
 from aitom_ssl.training.request import checked_splits
 from aitom_ssl.training.run import Checkpoint, RunFolder
+from aitom_ssl.training.settings import augmentation_words
 
 LABEL_FRACTION = 0.25
 
@@ -49,8 +50,10 @@ def run_pretraining(
     description = models.ModelDescription(settings["encoder"], (), train.size, train.voxel_size, train.contrast)
     with numerics(settings["precision"], settings["seed"]):
         # Built before the folder is: what cannot be built leaves none behind.
-        encoder = models.get(settings["encoder"])((train.size,) * 3 + (1,), include_top=False, pooling="avg")
-        augmenter = SubtomogramAugmenter(settings["augmentation"])
+        shape = (train.size,) * 3 + (1,)
+        encoder = models.get(settings["encoder"])(shape, include_top=False, pooling="avg", field=settings["field"])
+        preset, options = augmentation_words(settings["augmentation"])
+        augmenter = SubtomogramAugmenter(preset, **options)
         method = build(encoder, augmenter, settings)
         with experiment(method_name, settings, splits, description, output, resume, command) as run:
             _train_and_report(method_name, method, augmenter, settings, splits, run, command)

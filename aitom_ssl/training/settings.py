@@ -11,12 +11,29 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aitom_ssl.errors import InputError
+from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.run import RunFolder
 
 # The names of `models.NAMES`, known without Keras.
 ARCHITECTURES = ("inception3d", "dsrf3d", "dsrf3dv2", "cb3d", "rb3d", "rb3d_gn", "resnet18_3d")
-AUGMENTATIONS = ("ssl2022", "recommended", "none")
+# The names of `augmentation.PRESETS`, and options of SubtomogramAugmenter.
+AUGMENTATIONS = ("ssl2022", "recommended", "crowded", "none")
+AUGMENTATION_OPTIONS = (
+    "rotation",
+    "crop_probability",
+    "crop_scale",
+    "affine_probability",
+    "angle",
+    "translation",
+    "scale",
+    "in_plane",
+    "mirror_probability",
+    "surroundings",
+    "noise",
+    "wedge",
+    "jitter",
+    "standardize",
+)
 
 AT_LEAST_1 = (lambda v: v >= 1, "1 or more")
 AT_LEAST_0 = (lambda v: v >= 0, "0 or more")
@@ -34,6 +51,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "limit": AT_LEAST_1,
     "seed": (lambda v: 0 <= v < 2**30, "from 0 to 2**30 - 1"),
     "knn_every": AT_LEAST_1,
+    "field": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
 }
 
 
@@ -41,6 +59,36 @@ def command_line(command: str, settings: Mapping[str, Any]) -> str:
     """What to type for `command` with these settings; None stands for a flag that is left out."""
     flags = [f"--{name}={value}" for name, value in settings.items() if value is not None]
     return shlex.join(["aitom-ssl", command, *flags])
+
+
+def augmentation_words(words: str) -> tuple[str, dict[str, Any]]:
+    """Preset and options of a SubtomogramAugmenter from `recommended` or `recommended,noise=0:1,wedge=60`.
+
+    A range is written `low:high`; `none`, `true` and `false` are what they say. InputError for a name not known.
+    """
+    preset, *changes = words.split(",")
+    if preset not in AUGMENTATIONS:
+        hint = near(preset, AUGMENTATIONS)
+        raise InputError(f"--augmentation={words}: expected one of {', '.join(AUGMENTATIONS)} first.{hint}")
+    options = {}
+    for change in changes:
+        name, _, value = change.partition("=")
+        if name not in AUGMENTATION_OPTIONS or not value:
+            hint = near(name, AUGMENTATION_OPTIONS) or f" Options: {', '.join(AUGMENTATION_OPTIONS)}."
+            raise InputError(f"--augmentation={words}: expected option=value, received {change!r}.{hint}")
+        parts = [_word(part) for part in value.split(":")]
+        options[name] = parts[0] if len(parts) == 1 else tuple(parts)
+    return preset, options
+
+
+def _word(word: str) -> Any:
+    named = {"none": None, "true": True, "false": False}
+    if word.lower() in named:
+        return named[word.lower()]
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 def refuse_changes(
@@ -101,6 +149,8 @@ class Recipe:
         for name, (fits, range_) in self.ranges.items():
             if name in given and not fits(given[name]):
                 raise InputError(f"--{name}={given[name]} must be {range_}.")
+        if "augmentation" in given:
+            augmentation_words(given["augmentation"])
         for name in ("output", "resume", "smoke"):
             given.pop(name, None)
         return given
@@ -127,9 +177,7 @@ class Recipe:
         refuse_changes(given, stored, where, "run")
         return {**stored, **anew}
 
-    def _refuse_damaged(
-        self, options: Any, stored: Mapping[str, Any], where: str, parse: Callable[..., Any]
-    ) -> None:
+    def _refuse_damaged(self, options: Any, stored: Mapping[str, Any], where: str, parse: Callable[..., Any]) -> None:
         names = ("data", *self.common, *next(iter(self.presets.values())))
         missing = [name for name in names if name not in stored]
         try:

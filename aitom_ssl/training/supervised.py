@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -11,7 +12,7 @@ from keras import ops
 
 from aitom_ssl import models
 from aitom_ssl.augmentation import SubtomogramAugmenter
-from aitom_ssl.data import steps_per_epoch
+from aitom_ssl.data import Dataset, steps_per_epoch
 from aitom_ssl.evaluation.probes import extract_features
 from aitom_ssl.evaluation.report import duration
 from aitom_ssl.training.callbacks import KeepBest, best_row, say
@@ -21,9 +22,12 @@ from aitom_ssl.training.loop import experiment, fit, numerics, restore, training
 from aitom_ssl.training.outcome import conclude
 from aitom_ssl.training.request import Labelled, asked_labels, checked_splits
 from aitom_ssl.training.run import Checkpoint, RunFolder
+from aitom_ssl.training.settings import augmentation_words
 
 # An epoch of few labels is short, and this is measured after each.
 _STATISTICS_SAMPLES = 256
+# Added to the seed of the labelled batches.
+_UNLABELLED_STREAM = 2**30
 
 
 class Start(NamedTuple):
@@ -102,20 +106,25 @@ def train_classifier(
     labelled: Labelled,
     run: RunFolder,
     settings: Mapping[str, Any],
+    trainer: Callable[..., SupervisedModel] | None = None,
 ) -> Checkpoint:
     """Train `network` up to epoch `settings["epochs"]`, from the run's newest checkpoint if it has one (see `loop`).
 
     model.keras in `run` is the network of the epoch with the highest accuracy on the validation samples (ties: lower
-    loss); of no epochs, `network` itself. Returns what the run knows at the end.
+    loss); of no epochs, `network` itself. Where `labelled.validation` is None nothing is kept: `network` is that of the
+    last epoch, for the caller to save. Returns what the run knows at the end.
+
+    trainer: makes what is trained, called as `SupervisedModel`, which is the default. One with `unlabelled` gets
+    x = (labelled volumes, unlabelled volumes) in every step.
     """
     if settings["epochs"] == 0:
         run.save_model(network)
         return Checkpoint(0, [], 0.0)
     train, epochs, batch_size = labelled.train, settings["epochs"], settings["batch_size"]
     weights = class_weights(train.labels, len(train.class_names)) if settings["class_weights"] == "balanced" else None
-    none = settings["augmentation"] == "none"
-    augmenter = None if none else SubtomogramAugmenter(settings["augmentation"])
-    model = SupervisedModel(network, augmenter, weights, settings["seed"])
+    preset, options = augmentation_words(settings["augmentation"])
+    augmenter = SubtomogramAugmenter(preset, **options) if preset != "none" or options else None
+    model = (trainer or SupervisedModel)(network, augmenter, weights, settings["seed"])
     model.compile(optimizer, jit_compile=networks_on_xla())
     start = restore(model, run)
     steps = steps_per_epoch(train, batch_size)
@@ -126,11 +135,35 @@ def train_classifier(
             f"into {run.path}",
             flush=True,
         )
-    monitors: list[keras.callbacks.Callback] = [KeepBest(network, labelled.validation, start.history, run)]
+    monitors: list[keras.callbacks.Callback] = []
     if any(layer.name == models.STANDARDIZE_LAYER for layer in network.layers):
-        monitors.insert(0, FeatureStatistics(network, labelled.pool, settings["seed"], _STATISTICS_SAMPLES))
+        monitors.append(FeatureStatistics(network, labelled.pool, settings["seed"], _STATISTICS_SAMPLES))
+    if labelled.validation is not None:
+        monitors.append(KeepBest(network, labelled.validation, start.history, run))
     batches = training_batches(train, batch_size, settings["seed"], start.epoch, labels=True)
+    if model.unlabelled is not None:
+        others = _unlabelled_batches(model.unlabelled, batch_size, settings["seed"], start.epoch * steps)
+        batches = _side_by_side(batches, others)
     return fit(model, batches, run, start, epochs, steps, monitors)
+
+
+def _unlabelled_batches(unlabelled: Dataset, batch_size: int, seed: int, first: int) -> Any:
+    """Batches of volumes for ever, from number `first` on; a set smaller than a batch is a batch."""
+    batch_size = min(batch_size, len(unlabelled))
+    epoch, into_it = divmod(first, steps_per_epoch(unlabelled, batch_size))
+    batches = training_batches(unlabelled, batch_size, (seed + _UNLABELLED_STREAM) % 2**31, epoch)
+    return batches.skip(into_it) if hasattr(batches, "skip") else itertools.islice(batches, into_it, None)
+
+
+def _side_by_side(batches: Any, others: Any) -> Any:
+    """((x, other x), y) of batches (x, y) and (other x,); tf.data or iterators."""
+
+    def joined(one: tuple, other: Any) -> tuple:
+        return (one[0], other[0]), one[1]
+
+    if isinstance(batches, Iterator):
+        return itertools.starmap(joined, zip(batches, others, strict=False))
+    return batches.zip((batches, others.map(lambda x: (x,)))).map(joined)
 
 
 def _measure(
@@ -180,6 +213,9 @@ class SupervisedModel(keras.Model):
         seed: of the augmentation.
     """
 
+    # A Dataset in subclasses that learn from unlabelled volumes too (see `train_classifier`).
+    unlabelled: Dataset | None = None
+
     def __init__(
         self, network: keras.Model, augmenter: Callable[..., Any] | None, weights: np.ndarray | None, seed: int
     ):
@@ -195,17 +231,13 @@ class SupervisedModel(keras.Model):
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(batch, classes) logits; of augmented volumes when training."""
-        if training and self._augment is not None:
-            seed = ops.stack([ops.full((), self.seed, dtype="int32"), self.step.value])
-            x = self._augment(x, seed=seed)
-        # The loss of logits has a gradient where that of probabilities has underflowed. The network itself, which is
-        # what is saved, keeps its softmax: it is set aside only while this call is traced.
-        classifier = self.network.layers[-1]
-        softmax, classifier.activation = classifier.activation, None
-        try:
-            return self.network(x, training=training)
-        finally:
-            classifier.activation = softmax
+        return logits(self.network, self.augmented(x) if training else x, training)
+
+    def augmented(self, x: Any) -> Any:
+        """Volumes (batch, z, y, x, c) as this step augments them."""
+        if self._augment is None:
+            return x
+        return self._augment(x, seed=ops.stack([ops.full((), self.seed, dtype="int32"), self.step.value]))
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -220,6 +252,20 @@ class SupervisedModel(keras.Model):
         if self.class_weights is not None:
             losses = losses * ops.take(ops.convert_to_tensor(self.class_weights, "float32"), y)
         return ops.mean(losses)
+
+
+def logits(network: keras.Model, x: Any, training: bool = False) -> Any:
+    """(batch, classes) float32, what the softmax at the end of `network` is taken of.
+
+    A loss of logits has a gradient where that of probabilities has underflowed. The network itself, which is what is
+    saved, keeps its softmax: it is set aside only while this call is traced.
+    """
+    classifier = network.layers[-1]
+    softmax, classifier.activation = classifier.activation, None
+    try:
+        return network(x, training=training)
+    finally:
+        classifier.activation = softmax
 
 
 # === Pure functions ===

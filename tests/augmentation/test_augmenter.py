@@ -18,6 +18,7 @@ EVERYTHING = {
     "crop_probability": 0.5,
     "in_plane": False,
     "mirror_probability": 0.5,
+    "surroundings": (0.2, 0.4),
     "noise": (0.1, 0.3),
     "wedge": 60.0,
     "jitter": 0.1,
@@ -122,6 +123,17 @@ def test_views_of_presets_are_standardised():
         np.testing.assert_allclose(view.std(axis=(1, 2, 3, 4)), 1, atol=1e-4)
 
 
+def test_two_views_keep_the_particle_and_get_other_neighbours():
+    augmenter = SubtomogramAugmenter("none", surroundings=(0.25, 0.25))
+    volumes = np.broadcast_to(np.arange(6.0).reshape(6, 1, 1, 1, 1), (6, 16, 16, 16, 1))
+    views = [numpy(augmenter(volumes, seed=seed)) for seed in range(20)]
+    assert all(np.array_equal(view[:, 8, 8, 8, 0], np.arange(6)) for view in views)
+    corners = {tuple(view[:, 0, 0, 0, 0]) for view in views}
+    assert len(corners) == 5 and all(corner[i] != i for corner in corners for i in range(6))
+    drawn = draw(SubtomogramAugmenter("none", surroundings=(0.2, 0.4)), size=32)
+    assert kstest(drawn["radius"] / 32, "uniform", (0.2, 0.2)).pvalue > 1e-3
+
+
 def test_wedge_is_empty_after_turning_and_noise():
     volumes = random_volumes(3, 12, 12, 12, 1)
     view = numpy(SubtomogramAugmenter("recommended", wedge=50)(volumes, seed=1))[..., 0]
@@ -188,7 +200,7 @@ def test_one_state_for_the_whole_pipeline():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"preset": "ssl2020"}, "`preset` is one of none, ssl2022, recommended. Received: preset='ssl2020'"),
+        ({"preset": "ssl2020"}, "`preset` is one of none, ssl2022, recommended, crowded. Received: preset='ssl2020'"),
         ({"nois": (0, 1)}, r"no option 'nois'. Received: nois=\(0, 1\). Did you mean noise\?"),
         ({"rotation": "xyz"}, "`rotation` is 'z' or 'so3'. Received: rotation='xyz'"),
         ({"crop_probability": 2}, "`crop_probability` is a probability from 0 to 1. Received: crop_probability=2"),

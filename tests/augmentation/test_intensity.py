@@ -80,3 +80,27 @@ def test_wedge_keeps_two_thirds_of_the_plane_at_60_degrees():
     kz, kx = np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64), indexing="ij")
     disc = np.hypot(kz, kx) < 0.5
     assert intensity.wedge_mask(64, 64, 60)[disc].mean() == pytest.approx(60 / 90, abs=0.01)
+
+
+def test_surroundings_come_from_the_partner_and_the_inside_stays():
+    volumes = np.random.default_rng(3).standard_normal((3, 17, 17, 17, 1)).astype(np.float32)
+    radii = np.array([4.0, 6.0, 100.0], np.float32)
+    mixed = ops.convert_to_numpy(intensity.exchange_surroundings(volumes, radii, np.array([1, 2, 0])))
+    grid = np.mgrid[:17, :17, :17] - 8
+    distance = np.sqrt((grid**2).sum(axis=0))
+    for row, (radius, partner) in enumerate(zip(radii, (1, 2, 0), strict=True)):
+        inside, outside = distance <= radius - 1, distance >= radius + 1
+        assert np.array_equal(mixed[row][inside], volumes[row][inside])
+        np.testing.assert_allclose(mixed[row][outside], volumes[partner][outside], atol=1e-6)
+        on_it = distance == radius
+        middle = (volumes[row] + volumes[partner])[on_it] / 2
+        np.testing.assert_allclose(mixed[row][on_it], middle, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [2, 5, 8])
+def test_partners_are_a_permutation_without_a_fixed_point(batch):
+    numbers = (np.arange(4 * batch) + 0.5) / (4 * batch)
+    found = np.array([ops.convert_to_numpy(intensity.partners(np.float32(n), batch)) for n in numbers])
+    assert (np.sort(found, axis=1) == np.arange(batch)).all() and (found != np.arange(batch)).all()
+    assert {tuple(row) for row in found} == {tuple((np.arange(batch) + k) % batch) for k in range(1, batch)}
+    assert ops.convert_to_numpy(intensity.partners(np.float32(0.7), 1)).tolist() == [0]

@@ -59,9 +59,11 @@ def test_the_library_is_called_with_the_settings(kind, data, pretrained, monkeyp
     start = "none" if kind == "none" else str(pretrained)
     flags = [f"--data={data}", f"--pretrained={start}", "--fraction=0.5", "--batch_size=4"]
     assert main("finetune", [*flags, f"--output={tmp_path / 'run'}"]) == 0
-    settings = {**RECIPE.new(options(*flags)), "model": "rb3d" if kind == "none" else "dsrf3d"}
+    of_the_start = {"model": "rb3d", "field": 1.0} if kind == "none" else {"model": "dsrf3d", "field": None}
+    settings = {**RECIPE.new(options(*flags)), **of_the_start}
     assert asked == [(settings, str(tmp_path / "run"), False, RECIPE.command_line(settings))]
-    assert RECIPE.new(options(*RECIPE.command_line(settings).split()[2:])) == settings
+    again = RECIPE.new(options(*RECIPE.command_line(settings).split()[2:]))
+    assert {**again, "field": settings["field"]} == settings
 
 
 def test_epochs_cannot_be_changed_on_the_way(data, tmp_path, capsys):

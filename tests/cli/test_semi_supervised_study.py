@@ -35,7 +35,7 @@ def study(data, tmp_path_factory):
     """A study of two encoders, one amount of labels and two seeds."""
     folder = tmp_path_factory.mktemp("runs") / "study"
     flags = ["--smoke", f"--data={data}", "--methods=random,moco", "--seeds=2", "--precision=float32"]
-    flags.append("--finetuning_epochs=0")  # its own tests fine-tune
+    flags += ["--recipe=recommended", "--finetuning_epochs=0"]  # its own tests fine-tune
     assert main("semi_supervised_study", [*flags, f"--output={folder}"]) == 0
     return folder
 
@@ -61,8 +61,8 @@ def test_cells_of_a_seed_differ_in_their_encoder_alone(study):
             RunFolder(study / "cells" / f"{method}-50percent-seed{seed}").read_config()["settings"]
             for method in ("random", "moco")
         )
-        assert random.pop("pretrained") == "none"
-        assert moco.pop("pretrained") == str(study / "pretraining" / "moco-seed0")
+        assert (random.pop("pretrained"), random.pop("field")) == ("none", 1)
+        assert (moco.pop("pretrained"), moco.pop("field")) == (str(study / "pretraining" / "moco-seed0"), None)
         assert random == moco and random["seed"] == seed
 
 
@@ -123,7 +123,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(data, tmp_path, capsys, monkey
     whole = [f"--data={data}", "--smoke"]
     for flags, words in (
         ([], "--data is missing"),
-        ([f"--data={data}"], "A batch of 32 needs more than the 24 samples"),
+        ([f"--data={data}"], "A batch of 64 needs more than the 24 samples"),
         ([*whole, "--labels_per_class=13"], "a has 12 labelled training samples"),
         ([*whole, "--fractions=0.1"], "A batch of 8 needs more than the 2 samples"),
         (["--resume"], "There is no run"),

@@ -280,6 +280,7 @@ def odd(kind):
         "max pool, same": layers.MaxPooling3D(3, strides=2, padding="same"),
         "average pool": layers.AveragePooling3D((1, 2, 3), strides=(1, 2, 1)),
         "padding": layers.ZeroPadding3D(((2, 0), (0, 1), (1, 3))),
+        "cropping": layers.Cropping3D(((2, 0), (0, 1), (1, 3))),
     }[kind](volumes)
     x = layers.Conv3D(8, 1, activation="relu", name="layer")(x)
     return randomised(keras.Model(volumes, layers.Dense(2, name="classifier")(layers.Flatten()(x)), name="odd"))
@@ -296,6 +297,7 @@ def odd(kind):
         "max pool, same",
         "average pool",
         "padding",
+        "cropping",
     ],
 )
 def test_the_centre_of_what_a_voxel_sees_is_where_it_lies(kind):

@@ -26,6 +26,21 @@ def test_a_side_of_one_stays_one():
     assert building.average_to_2x2x2(keras.Input((1, 3, 4, 5))).shape == (None, 1, 2, 2, 5)
 
 
+@pytest.mark.parametrize(("side", "field", "seen"), [(32, 0.75, 24), (33, 0.75, 25), (32, 0.7, 22), (9, 0.5, 5)])
+def test_a_field_of_view_keeps_the_centre(side, field, seen):
+    volumes = np.zeros((1, side, side, side, 1), np.float32)
+    volumes[0, side // 2, side // 2, side // 2] = 1
+    inside = np.array(building.field_of_view(volumes, field))
+    assert inside.shape[1:4] == (seen,) * 3 and inside[0, seen // 2, seen // 2, seen // 2, 0] == 1
+    assert building.field_of_view(volumes, 1.0) is volumes
+
+
+@pytest.mark.parametrize("field", [0, 1.5, True, "all", 0.2])
+def test_a_field_that_cannot_be_is_refused(field):
+    with pytest.raises(InputError, match=f"field={field!r}" if field != 0.2 else "side of 4 voxels, and 8 or more"):
+        RB3D((16, 16, 16, 1), 3, field=field)
+
+
 def test_pooled_form_has_he_initialisation():
     kernel = DSRF3D(SHAPE, 3, pooling="avg").get_layer("block2_conv2").get_weights()[0]
     assert kernel.std() == pytest.approx(math.sqrt(2 / (27 * 64)), rel=0.03)

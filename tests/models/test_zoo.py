@@ -56,6 +56,16 @@ def test_names():
         models.get("rb3")
 
 
+@pytest.mark.parametrize("name", models.NAMES)
+def test_a_field_of_view_is_the_network_of_the_cube_about_the_centre(name):
+    small = models.get(name)((16, 16, 16, 1), classes=3, pooling="avg")
+    large = models.get(name)((24, 24, 24, 1), classes=3, pooling="avg", field=2 / 3)
+    large.set_weights(small.get_weights())
+    volumes = np.random.default_rng(0).standard_normal((2, 24, 24, 24, 1)).astype(np.float32)
+    seen = volumes[:, 4:20, 4:20, 4:20]
+    np.testing.assert_array_equal(large(volumes, training=False), small(seen, training=False))
+
+
 def test_published_number_of_weights(weightless):
     for (name, side, classes), count in COUNTS.items():
         assert models.get(name)((side, side, side, 1), classes).count_params() == count, (name, side, classes)

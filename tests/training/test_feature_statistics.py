@@ -48,8 +48,8 @@ def test_a_part_of_the_data_is_drawn_by_the_seed(network, splits):
 def test_training_on_other_volumes_does_not_move_them(network, splits, tmp_path, monkeypatch):
     """An augmentation that shifts every feature: kept and measured is what plain volumes give."""
     classifier, encoder = network
-    monkeypatch.setattr(module, "SubtomogramAugmenter", lambda preset: lambda volumes, seed: volumes + 3)
-    settings = {"model": "rb3d", "epochs": 2, "batch_size": 4, "class_weights": "none", "augmentation": "shifted"}
+    monkeypatch.setattr(module, "SubtomogramAugmenter", lambda preset, **options: lambda volumes, seed: volumes + 3)
+    settings = {"model": "rb3d", "epochs": 2, "batch_size": 4, "class_weights": "none", "augmentation": "ssl2022"}
     labelled = labelled_splits(splits, 0, 4)
     run = RunFolder(tmp_path)
     module.train_classifier(classifier, keras.optimizers.SGD(0.01), labelled, run, {**settings, "seed": 0})

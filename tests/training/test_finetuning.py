@@ -38,6 +38,7 @@ SETTINGS = {
     "momentum": 0.9,
     "head": "probe",
     "augmentation": "none",
+    "field": 1.0,
     "class_weights": "none",
     "limit": None,
     "seed": 3,

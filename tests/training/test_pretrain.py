@@ -64,7 +64,7 @@ def test_interrupted_within_an_epoch_and_resumed_equals_through(splits, tiny_moc
 def test_a_finished_run_is_restored_and_left_alone(splits, tiny_moco, tmp_path, capsys):
     first, second = tiny_moco(), tiny_moco()
     epoch, history, seconds = train(first, splits, tmp_path, 1)
-    assert train(second, splits, tmp_path, 1) == (epoch, history, pytest.approx(seconds, abs=0.5))
+    assert train(second, splits, tmp_path, 1) == (epoch, history, pytest.approx(seconds, abs=5))
     assert "has finished its 1 epochs" in capsys.readouterr().out
     for x, y in zip(state(first), state(second), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -135,6 +135,7 @@ def test_run_pretraining_interrupted_and_resumed_leaves_a_whole_run(tiny_data, t
         "batch_size": 4,
         "encoder": "rb3d",
         "augmentation": "ssl2022",
+        "field": 1.0,
         "views": "augmented",
         "learning_rate": 1e-3,
         "weight_decay": 1e-4,

@@ -5,11 +5,17 @@ import dataclasses
 import pytest
 
 from aitom_ssl import models
-from aitom_ssl.augmentation.augmenter import PRESETS
+from aitom_ssl.augmentation.augmenter import PRESETS, SubtomogramAugmenter
 from aitom_ssl.cli.common import flag, parse
 from aitom_ssl.errors import InputError
 from aitom_ssl.training import RunFolder
-from aitom_ssl.training.settings import ARCHITECTURES, AUGMENTATIONS, Recipe
+from aitom_ssl.training.settings import (
+    ARCHITECTURES,
+    AUGMENTATION_OPTIONS,
+    AUGMENTATIONS,
+    Recipe,
+    augmentation_words,
+)
 
 RECIPE = Recipe(
     command="train_toy",
@@ -37,6 +43,31 @@ class Options:
 def test_names_known_without_keras_are_those_with_it():
     assert ARCHITECTURES == models.NAMES
     assert set(AUGMENTATIONS) == set(PRESETS)
+    assert set(AUGMENTATION_OPTIONS) == set(PRESETS["none"])
+
+
+def test_an_augmentation_in_words():
+    assert augmentation_words("ssl2022") == ("ssl2022", {})
+    options = {"noise": (0.0, 1.0), "wedge": 60.0, "rotation": "z", "surroundings": None, "in_plane": True}
+    words = "recommended,noise=0:1,wedge=60,rotation=z,surroundings=none,in_plane=true"
+    assert augmentation_words(words) == ("recommended", options)
+    SubtomogramAugmenter("recommended", **options)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("recomended", "Did you mean recommended"),
+        ("", "expected one of"),
+        ("wedge=60", "expected one of"),
+        ("none,wegde=60", "Did you mean wedge"),
+        ("none,wedge", "expected option=value, received 'wedge'"),
+        ("none,wedge=", "expected option=value"),
+    ],
+)
+def test_an_augmentation_that_is_not_known(words, said):
+    with pytest.raises(InputError, match=said):
+        augmentation_words(words)
 
 
 def test_defaults_in_words():
