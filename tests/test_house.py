@@ -35,6 +35,7 @@ PUBLIC = {
     ],
     "losses": ["info_nce", "nt_xent", "sinkhorn", "swapped_prediction"],
     "ssl": ["MoCo", "SimCLR", "SwAV"],
+    "active": ["NAMES", "MeanTeacher", "get"],
     "export": ["export_savedmodel", "load_legacy_weights", "aitom_model"],
     "data": ["load_spec", "prepare", "load", "Dataset"],
     "simulation": ["simulate", "SimulationSpec", "Simulator"],
@@ -124,6 +125,7 @@ def test_every_import_is_a_declared_dependency():
     extras = {name: requirements(lines) for name, lines in setup()["options.extras_require"].items()}
     # What an extra brings is imported by the modules that are useless without it.
     optional = {"export/compare_legacy.py": extras["legacy"], "export/client.py": extras["serving"]}
+    optional["active/label_server.py"] = extras["browser"]
     named_otherwise = {"absl": "absl-py", "sklearn": "scikit-learn", "yaml": "pyyaml", "tf_keras": "tf-keras"}
     named_otherwise |= {"tensorflow_serving": "tensorflow-serving-api", "grpc": "tensorflow-serving-api"}
     for file in FILES:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 
 from aitom_ssl.cli.common import parse
-from aitom_ssl.cli.training_flags import training_flags
+from aitom_ssl.cli.training_flags import start_from, training_flags
 from aitom_ssl.errors import InputError
 from aitom_ssl.training.settings import ARCHITECTURES, AT_LEAST_0, AT_LEAST_1, RANGES, Recipe
 
@@ -125,13 +125,7 @@ def run(options: Options) -> None:
         )
     if settings["epochs"] == 0 and settings["head"] != "probe":
         raise InputError(f"--epochs=0 keeps the head it starts with, and --head={settings['head']}: give --head=probe.")
-    settings["model"] = _architecture(settings["pretrained"], options.model) or settings["model"]
-    if settings["pretrained"] != NONE:
-        if options.field is not None:
-            raise InputError(
-                f"--field={options.field:g}: --pretrained={settings['pretrained']} has its own, leave it out."
-            )
-        settings["field"] = None
+    start_from("pretrained", None if settings["pretrained"] == NONE else settings["pretrained"], options, settings)
 
     from aitom_ssl.training.quiet import import_keras_quietly
     from aitom_ssl.training.request import asked_labels, checked_splits
@@ -144,20 +138,3 @@ def run(options: Options) -> None:
 
     run_finetuning(settings, output, options.resume, RECIPE.command_line(settings))
 
-
-def _architecture(pretrained: str, asked: str | None) -> str | None:
-    """Of the pretrained run; None of random weights. InputError when there is no such run, or `asked` is another."""
-    if pretrained == NONE:
-        return None
-    from aitom_ssl.training.run import RunFolder
-
-    about = RunFolder.open(pretrained).read_config().get("model")
-    found = about.get("architecture") if isinstance(about, dict) else None
-    if found not in ARCHITECTURES:
-        raise InputError(
-            f"--pretrained={pretrained} holds no encoder (its model is {found}): expected a run of train_moco, "
-            "train_simclr, train_swav or train_supervised."
-        )
-    if asked not in (None, found):
-        raise InputError(f"--model={asked}, and --pretrained={pretrained} is {found}: leave --model out.")
-    return found

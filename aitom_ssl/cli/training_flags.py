@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aitom_ssl.cli.common import flag, parse
+from aitom_ssl.errors import InputError
 from aitom_ssl.training.precision import PRECISIONS
+from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import ARCHITECTURES, AUGMENTATIONS, Recipe
 
 # Followed by the recipe's default.
@@ -88,3 +90,24 @@ def pretrain(
     from aitom_ssl.training.pretrain import run_pretraining
 
     run_pretraining(recipe.methods[0], settings, build, output, options.resume, recipe.command_line(settings))
+
+
+def start_from(flag_name: str, run: str | None, options: Any, settings: dict[str, Any]) -> None:
+    """Set `model` and `field` of `settings` for a network that begins as the encoder of `run`; None changes nothing.
+
+    InputError where --`flag_name`=`run` holds no encoder, or `options` ask for another network than it has.
+    """
+    if run is None:
+        return
+    about = RunFolder.open(run).read_config().get("model")
+    found = about.get("architecture") if isinstance(about, dict) else None
+    if found not in ARCHITECTURES:
+        raise InputError(
+            f"--{flag_name}={run} holds no encoder (its model is {found}): expected a run of train_moco, train_simclr, "
+            "train_swav or train_supervised."
+        )
+    if options.model not in (None, found):
+        raise InputError(f"--model={options.model}, and --{flag_name}={run} is {found}: leave --model out.")
+    if options.field is not None:
+        raise InputError(f"--field={options.field:g}, and --{flag_name}={run} has its own: leave --field out.")
+    settings["model"], settings["field"] = found, None

@@ -633,6 +633,15 @@ class Dataset:
         view._rows = self._take(indices)
         return view
 
+    def relabelled(self, labels: np.ndarray, class_names: Sequence[str]) -> Dataset:
+        """The same samples with other labels, (len,) ints from -1, and other class names; the volumes are shared."""
+        other = self.subset(range(len(self)))
+        stored = np.full(len(self._columns["label"]), -1, np.int64)
+        stored[self._rows] = labels
+        other._columns = {**self._columns, "label": stored}
+        other.class_names = list(class_names)
+        return other
+
     def as_tf(self, batch_size: int = 16, shuffle: bool = False, seed: int = 0) -> Any:
         """tf.data.Dataset of (volumes (batch, z, y, x, 1) float32 standardised, labels (batch,) int64).
 

@@ -102,9 +102,21 @@ def finish(
 ) -> keras.Model:
     """The network, with the weights of that file where one is given."""
     model = keras.Model(volumes, outputs, name=name)
+    thin_maps_in_float32(model)
     if weights is not None:
         load_weights(model, Path(weights))
     return model
+
+
+def thin_maps_in_float32(model: keras.Model) -> None:
+    """Convolutions of maps with fewer voxels along z than their kernel compute in float32, whatever the policy.
+
+    On CPUs, TensorFlow 2.21 gives their kernels wrong gradients in bfloat16, others at each call and now and then NaN.
+    Maps of a single voxel are right.
+    """
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv3D) and 1 < layer.input.shape[1] < layer.kernel_size[0]:
+            layer.dtype_policy = "float32"
 
 
 def load_weights(model: keras.Model, path: Path) -> None:

@@ -73,7 +73,7 @@ def pretrained_encoder(folder: str, train: Any, precision: str) -> keras.Model:
     differing = about.differences(train.size, train.voxel_size, train.contrast)
     if differing:
         raise InputError(
-            f"--pretrained={folder} does not fit {train.name}: {'; '.join(differing)}. Take data like those it was "
+            f"The run in {folder} does not fit {train.name}: {'; '.join(differing)}. Take data like those it was "
             "trained on, or pretrain on these."
         )
     if not (run.path / "model.keras").is_file():

@@ -37,6 +37,8 @@ def with_precision(model: keras.Model, precision: str) -> keras.Model:
     """A copy of a functional `model` whose layers compute in `precision`; the last one, as built here, in float32."""
     import keras
 
+    from aitom_ssl.models.building import thin_maps_in_float32
+
     last = model.layers[-1].name
 
     def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -46,5 +48,6 @@ def with_precision(model: keras.Model, precision: str) -> keras.Model:
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=rebuilt)
+    thin_maps_in_float32(copy)
     copy.set_weights(model.get_weights())
     return copy

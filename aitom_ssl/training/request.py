@@ -76,7 +76,7 @@ class Labelled(NamedTuple):
     """The labelled samples of a run that learns from labels."""
 
     train: Dataset
-    validation: Dataset
+    validation: Dataset | None  # None: no network is chosen, the last one is kept
     measured: Dataset  # what the result is measured on
     measured_on: str  # "test", or "validation" where no test sample has a label
     notes: tuple[str, ...]  # what was left out or taken instead, one sentence each

@@ -7,9 +7,12 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import ops
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.models import DSRF3D, RB3D, DSRF3Dv2, Inception3D, building, standardized
+from aitom_ssl.training.precision import precision
 
 SHAPE = (8, 8, 8, 1)
 
@@ -158,3 +161,24 @@ def test_the_file_is_only_read(files, tmp_path):
     before = path.read_bytes()
     RB3D(SHAPE, 3, pooling="avg", weights=path)
     assert path.read_bytes() == before
+
+
+def test_gradients_of_thin_maps_are_right_in_bfloat16():
+    """TensorFlow's own are not on processors that compute in bfloat16: other numbers at each call."""
+    rng = np.random.default_rng(0)
+    volumes = rng.standard_normal((8, 2, 2, 2, 64)).astype(np.float32)
+    weights = [rng.standard_normal((3, 3, 3, 64, 64)).astype(np.float32) / 40]
+
+    def gradient(policy):
+        with precision(policy):
+            x = keras.Input(volumes.shape[1:])
+            y = keras.layers.Conv3D(64, 3, padding="same", use_bias=False)(x)
+            model = building.finish(x, y, "thin", None)
+        model.set_weights(weights)
+        with tf.GradientTape() as tape:
+            loss = ops.sum(ops.square(ops.cast(model(volumes), "float32")))
+        return np.array(tape.gradient(loss, model.trainable_variables)[0], np.float32)
+
+    expected = gradient("float32")
+    for _ in range(5):
+        np.testing.assert_allclose(gradient("mixed_bfloat16"), expected, atol=0.02 * np.abs(expected).max())
