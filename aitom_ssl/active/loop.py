@@ -460,8 +460,10 @@ class _Loop:
         finished = self.cycles[: self.done()]
         results = [cycle.results() for cycle in finished]
         last = finished[-1]
-        with atomic_write(self.run.path / "model.keras") as temporary:
-            shutil.copyfile(last.network, temporary)
+        # A study drops the networks of what is finished.
+        if last.network.is_file():
+            with atomic_write(self.run.path / "model.keras") as temporary:
+                shutil.copyfile(last.network, temporary)
         with atomic_write(self.run.path / "cycles.csv") as temporary, open(temporary, "w", newline="") as file:
             rows = [table_row(result, self.names) for result in results]
             writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")

@@ -30,6 +30,7 @@ COMMANDS = {
     "finetune": "a classifier from a pretrained encoder and few labels",
     "semi_supervised_study": "does pretraining pay? methods, labels and seeds in one table",
     "active_learning": "train, ask for the labels that help most (of you, or of a dataset), train again",
+    "active_learning_study": "does it pay to choose what to label? strategies and seeds in one table",
     "train_supervised": "train a classifier on labelled subtomograms",
     "evaluate": "measure a trained classifier on labelled subtomograms",
     "predict": "classify subtomograms: a dataset, a folder of MRC files, or a STAR file",

@@ -26,7 +26,7 @@ from aitom_ssl import environment
 from aitom_ssl.data.batches import steps_per_epoch
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
-from aitom_ssl.evaluation.statistics import mean_and_spread, t_test
+from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
 from aitom_ssl.files import atomic_write
 from aitom_ssl.training.jobs import run_jobs
 from aitom_ssl.training.request import asked_labels, checked_splits
@@ -243,18 +243,12 @@ def table_rows(results: Sequence[Result]) -> list[tuple[float | int, list[list[s
             row = [name]
             for readout in READOUTS:
                 mine = values(results, method, labels, readout)
-                row += [mean_and_spread(mine), _p_values(mine, values(results, RANDOM, labels, readout), method)]
+                tested = "" if method == RANDOM else p_values(mine, values(results, RANDOM, labels, readout))
+                row += [mean_and_spread(mine), tested]
             if row[1] != "-":
                 rows.append(row)
         blocks.append((labels, rows))
     return blocks
-
-
-def _p_values(mine: Sequence[float], random: Sequence[float], method: str) -> str:
-    if method == RANDOM:
-        return ""
-    test = t_test(mine, random)
-    return "" if math.isnan(test.welch) else f"{test.welch:.2g}, {test.student:.2g}"
 
 
 def table_text(results: Sequence[Result]) -> str:

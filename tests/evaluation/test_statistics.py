@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from aitom_ssl.evaluation.statistics import mean_and_spread, t_test
+from aitom_ssl.evaluation.statistics import mean_and_spread, p_values, t_test
 
 
 def test_students_and_welchs_are_their_formulas():
@@ -31,3 +31,10 @@ def test_without_a_spread_there_is_no_test(first, second):
 def test_mean_and_spread_in_words():
     assert mean_and_spread([0.5, 0.6, 0.7]) == "0.600 ± 0.100"
     assert mean_and_spread([0.5]) == "0.500" and mean_and_spread([]) == "-"
+
+
+def test_p_values_in_words():
+    a, b = [0.6, 0.62, 0.67], [0.5, 0.52, 0.54]
+    test = t_test(a, b)
+    assert p_values(a, b) == f"{test.welch:.2g}, {test.student:.2g}"
+    assert p_values(a, [0.5]) == ""
