@@ -36,6 +36,7 @@ PUBLIC = {
     "losses": ["info_nce", "nt_xent", "sinkhorn", "swapped_prediction"],
     "ssl": ["MoCo", "SimCLR", "SwAV"],
     "active": ["NAMES", "MeanTeacher", "get"],
+    "discovery": ["fourier_shell_correlation", "align", "average_subtomograms"],
     "export": ["export_savedmodel", "load_legacy_weights", "aitom_model"],
     "data": ["load_spec", "prepare", "load", "Dataset"],
     "simulation": ["simulate", "SimulationSpec", "Simulator"],

@@ -6,6 +6,7 @@ import pytest
 
 from aitom_ssl.cli.common import main
 from aitom_ssl.data import load
+from aitom_ssl.data.importers.star import read_table
 from aitom_ssl.mrc import write_mrc
 
 
@@ -47,9 +48,40 @@ def test_a_wrong_contrast_is_said(tmp_path, tomogram, capsys):
     assert "give --invert_contrast?" in capsys.readouterr().out
 
 
+def test_a_template_adds_its_score_and_selects_by_it(tmp_path, tomogram, capsys):
+    star = tmp_path / "picks.star"
+    # Blobs of 70 A, and as a map the same.
+    offset = 20.0 * (np.arange(16) - 8)
+    r2 = offset[:, None, None] ** 2 + offset[:, None] ** 2 + offset**2
+    write_mrc(tmp_path / "blob.mrc", np.exp(-r2 / (2 * 70.0**2)), 20.0)
+    arguments = [f"--tomogram={tomogram}", "--invert_contrast", "--box_size=16", "--top=6", f"--output={star}"]
+    arguments.append(f"--template={tmp_path / 'blob.mrc'}")
+    assert main("pick_particles", arguments) == 0
+    said = capsys.readouterr().out
+    assert "blob fits them with scores from" in said
+    table = pandas.read_csv(tmp_path / "picks.csv")
+    assert list(table.columns) == ["x", "y", "z", "score", "template_score"] and len(table) == 6
+    particles = read_table(star)
+    np.testing.assert_allclose(particles["aitomTemplateScore"], table["template_score"], atol=1e-5)
+    np.testing.assert_allclose(particles["rlnAutopickFigureOfMerit"], table["score"], atol=1e-5)
+    # The first two picks are the particles, the others noise.
+    assert table["template_score"][:2].min() > table["template_score"][2:].max() + 0.1
+    between = (table["template_score"][:2].min() + table["template_score"][2:].max()) / 2
+    assert main("pick_particles", [*arguments, f"--template_score={between}"]) == 0
+    kept = pandas.read_csv(tmp_path / "picks.csv")
+    pandas.testing.assert_frame_equal(kept, table[:2])
+    assert len(read_table(star)) == 2 and not list(tmp_path.glob(".*"))
+    assert main("pick_particles", [*arguments, "--template_score=1"]) == 2
+    assert "No pick scores --template_score=1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--tomogram={t}", "--output=a.star", "--template_score=0.3"], "--template_score is a score of --template"),
+        (["--tomogram={t}", "--output=a.star", "--template=ribosome_70s", "--template_score=3"], "expected -1 to 1"),
+        (["--tomogram={t}", "--output=a.star", "--template=ribosom_70s"], "Did you mean"),
+        (["--tomogram={t}", "--output=a.star", "--template=ribosome_70s", "--box_size=8"], "give a larger --box_size"),
         ([], "--tomogram and --output are needed"),
         (["--tomogram={t}", "--output=a.txt"], "ends in .star"),
         (["--tomogram={t}", "--output={t}/a.star"], "is a file, expected a folder"),
