@@ -31,7 +31,17 @@ import numpy as np
 from keras import layers
 from tqdm import tqdm
 
-from aitom_ssl.active.strategy import Known, Selection, Strategy, check_budget, feature_maps, highest, number, whole
+from aitom_ssl.active.strategy import (
+    Known,
+    Selection,
+    Strategy,
+    check_budget,
+    feature_maps,
+    highest,
+    number,
+    whole,
+    yes_or_no,
+)
 from aitom_ssl.active.uncertainty import entropy
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features
@@ -181,9 +191,7 @@ class HAL(Strategy):
         self.parts = whole(self.name, "parts", parts)
         self.entropy_weight = number(self.name, "entropy_weight", entropy_weight, lambda v: v >= 0, "0 or more")
         self.candidates = whole(self.name, "candidates", candidates)
-        if not isinstance(balanced, bool):
-            raise InputError(f"{self.name}: balanced={balanced!r} must be True or False.")
-        self.balanced = balanced
+        self.balanced = yes_or_no(self.name, "balanced", balanced)
         self.width = whole(self.name, "width", width)
         self.epochs = whole(self.name, "epochs", epochs)
         self.batch_size = whole(self.name, "batch_size", batch_size)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from aitom_ssl import models
-from aitom_ssl.active.strategy import Known, Strategy, checked_option
+from aitom_ssl.active.strategy import Known, Strategy, checked_option, yes_or_no
 from aitom_ssl.data import Dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features
@@ -191,7 +191,7 @@ class EMA(Strategy):
         _check_training(regularization, alpha, ramp, mean_init)
         checked_option(self.name, "distance", distance, distance in DISTANCES, " or ".join(DISTANCES))
         checked_option(self.name, "deviation", deviation, deviation in DEVIATIONS, " or ".join(DEVIATIONS))
-        _yes_or_no("semi_supervised", semi_supervised)
+        yes_or_no(self.name, "semi_supervised", semi_supervised)
         self.training = {
             "regularization": regularization,
             "alpha": alpha,
@@ -238,10 +238,5 @@ def _check_training(regularization: float, alpha: float, ramp: bool, mean_init: 
     fits = 0 <= regularization < np.inf
     checked_option(EMA.name, "regularization", regularization, fits, "0 or more (the paper's is 0.03)")
     checked_option(EMA.name, "alpha", alpha, 0 <= alpha < 1, "at least 0 and below 1 (the paper's is 0.999)")
-    _yes_or_no("ramp", ramp)
+    yes_or_no(EMA.name, "ramp", ramp)
     checked_option(EMA.name, "mean_init", mean_init, mean_init in MEAN_INITS, " or ".join(MEAN_INITS))
-
-
-def _yes_or_no(option: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise InputError(f"ema: {option}={value!r} must be True or False.")

@@ -161,3 +161,10 @@ def number(name: str, option: str, value: Any, fits: Callable[[float], bool], ra
     """The same of a finite number that `fits`."""
     right = isinstance(value, (int, float, np.number)) and bool(np.isfinite(value)) and fits(value)
     return checked_option(name, option, value, right, range_)
+
+
+def yes_or_no(name: str, option: str, value: Any) -> bool:
+    """The same of a bool."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name}: {option}={value!r} must be True or False.")
+    return value

@@ -85,12 +85,9 @@ def run(options: Options) -> None:
     if structure is not None:
         picks, matched = _match(picks, tomogram, voxel_size, structure, options)
     name = options.tomogram_name or tomogram_stem(options.tomogram)
-    with atomic_write(star) as temporary:
-        write_star(temporary, picks.positions, picks.scores, voxel_size, name)
-        _add_score(temporary, matched)
-    with atomic_write(star.with_suffix(".csv")) as temporary:
-        write_csv(temporary, picks.positions, picks.scores)
-        _add_score(temporary, matched)
+    in_star, in_csv = ({} if matched is None else {name: matched} for name in ("aitomTemplateScore", "template_score"))
+    write_star(star, picks.positions, picks.scores, voxel_size, name, in_star)
+    write_csv(star.with_suffix(".csv"), picks.positions, picks.scores, in_csv)
     with atomic_write(star.with_suffix(".png")) as temporary:
         picks_figure(tomogram, picks, voxel_size, options.box_size).savefig(temporary, dpi=80)
     print(
@@ -133,18 +130,3 @@ def _match(
             f"scores {scores.max():.3f}."
         )
     return replace(picks, positions=picks.positions[kept], scores=picks.scores[kept]), scores[kept]
-
-
-def _add_score(path: Path, scores: np.ndarray | None) -> None:
-    """One more column for the particles that a STAR or CSV file lists."""
-    import pandas
-    import starfile
-
-    if scores is None:
-        return
-    if path.suffix == ".star":
-        blocks = starfile.read(path, always_dict=True)
-        blocks["particles"]["aitomTemplateScore"] = scores
-        starfile.write(blocks, path)
-    else:
-        pandas.read_csv(path).assign(template_score=scores).to_csv(path, index=False)

@@ -14,7 +14,7 @@ by rlnTomoSubtomogramRot/Tilt/Psi where the file has them. The same angles come 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -153,11 +153,18 @@ def read_star(
     )
 
 
-def write_star(path: str | Path, positions: np.ndarray, scores: np.ndarray, voxel_size: float, name: str) -> None:
+def write_star(
+    path: str | Path,
+    positions: np.ndarray,
+    scores: np.ndarray,
+    voxel_size: float,
+    name: str,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write (n, 3) positions (x, y, z in voxels from 0) of tomogram `name` as a RELION 4 particles file.
 
     The optics block gives `voxel_size` (A) as rlnTomoTiltSeriesPixelSize, the pixel that rlnCoordinateX/Y/Z are counted
-    in, so the file means the same positions whatever binning it is used with.
+    in, so the file means the same positions whatever binning it is used with. `more` holds further columns, (n,) each.
     """
     optics = pandas.DataFrame(
         {
@@ -171,6 +178,7 @@ def write_star(path: str | Path, positions: np.ndarray, scores: np.ndarray, voxe
     particles.insert(0, "rlnTomoName", name)
     particles["rlnAutopickFigureOfMerit"] = np.asarray(scores, dtype=np.float64)
     particles["rlnOpticsGroup"] = 1
+    particles = particles.assign(**(more or {}))
     with atomic_write(path) as temporary:
         starfile.write({"optics": optics, "particles": particles}, temporary)
 
@@ -203,9 +211,7 @@ def _of_tomogram(table: pandas.DataFrame, wanted: str | None, path: Path) -> pan
     return table[names == tomogram_stem(wanted)]
 
 
-def _pixel(
-    table: pandas.DataFrame, voxel_size: float, given: float | None, path: Path
-) -> tuple[np.ndarray, str]:
+def _pixel(table: pandas.DataFrame, voxel_size: float, given: float | None, path: Path) -> tuple[np.ndarray, str]:
     """(n, 1) pixel in A that the coordinates are counted in, and what told it."""
     if given is not None:
         pixel, told_by = np.full((len(table), 1), float(given)), "--coordinate_voxel_size"
