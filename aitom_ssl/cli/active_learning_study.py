@@ -28,9 +28,10 @@ from aitom_ssl.active import NAMES
 from aitom_ssl.active.study_plan import ABLATIONS, with_more
 from aitom_ssl.cli import active_learning
 from aitom_ssl.cli.common import EMPTY, flag, flag_words, preset_default
+from aitom_ssl.cli.studies import asked_study, study_command
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import ARCHITECTURES, command_line, refuse_changes, refuse_other_method
+from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes
 
 NAME = "active_learning_study"
 RECIPES = tuple(active_learning.RECIPE.presets)
@@ -176,11 +177,7 @@ def run_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in made.items() if name not in ("strategy", "seed")}
 
 
-def the_command(settings: Mapping[str, Any]) -> str:
-    """What to type to get a study with these settings."""
-    flags = {field.name: settings.get(field.name) for field in dataclasses.fields(Options)}
-    said = {name: flag_words(value) for name, value in flags.items() if value is not None and value is not False}
-    return command_line(NAME, said)
+the_command = functools.partial(study_command, NAME, Options)
 
 
 def _check_run(asked: Mapping[str, Any]) -> None:
@@ -201,19 +198,9 @@ def _check_run(asked: Mapping[str, Any]) -> None:
 
 def run(options: Options) -> None:
     from aitom_ssl.training.quiet import import_keras_quietly
-    from aitom_ssl.training.run import RunFolder
 
-    output = options.output
-    if options.resume:
-        folder = RunFolder.open(output) if output else RunFolder.newest(NAME, data=options.data)
-        config = folder.read_config()
-        refuse_other_method(config, (NAME,), str(folder.path))
-        settings = resumed_settings(options, config["settings"], str(folder.path))
-        output = str(folder.path)
-    else:
-        settings = new_settings(options)
-        if output:
-            RunFolder.refuse(output)
+    settings, output = asked_study(NAME, options, new_settings, resumed_settings)
+    if not options.resume:
         # Kept: what a resumed study adds is made by the recipe of its time.
         settings["run"] = run_settings(settings)
     # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aitom_ssl.cli.common import flag, flag_words, preset_default
+from aitom_ssl.cli.studies import asked_study
 from aitom_ssl.discovery.reproduce_xu2017 import METHODS, NAME, SNRS, TILTS
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import command_line, refuse_changes, refuse_other_method
+from aitom_ssl.training.settings import command_line, refuse_changes
 
 PRESETS = {
     "cpu": {
@@ -153,19 +154,7 @@ def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) ->
 
 
 def run(options: Options) -> None:
-    from aitom_ssl.training.run import RunFolder
-
-    output = options.output
-    if options.resume:
-        folder = RunFolder.open(output) if output else RunFolder.newest(NAME)
-        config = folder.read_config()
-        refuse_other_method(config, (NAME,), str(folder.path))
-        settings = resumed_settings(options, config["settings"], str(folder.path))
-        output = str(folder.path)
-    else:
-        settings = new_settings(options)
-        if output:
-            RunFolder.refuse(output)
+    settings, output = asked_study(NAME, options, new_settings, resumed_settings)
     command = command_line(NAME, {name: flag_words(value) for name, value in settings.items()})
 
     from aitom_ssl.discovery.reproduce_xu2017 import run_reproduction
