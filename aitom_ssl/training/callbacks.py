@@ -43,22 +43,33 @@ class KeepBest(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy` to the logs, and keeps the best `network` so far as the run's model.keras.
 
     `validation` is a Dataset with labels, measured without augmentation and dropout; `history` are the epochs before
-    this one (see `best_row`). Stands before `Record`: a run that is killed in between does its epoch again, and finds
-    the same network.
+    this one (see `best_row`). With `from_start`, the network as it comes is epoch 0, a row of `history` and a candidate
+    like the others. Stands before `Record`: a run that is killed in between does its epoch again, and finds the same
+    network.
     """
 
-    def __init__(self, network: keras.Model, validation: Any, history: Sequence[dict[str, Any]], run: RunFolder):
+    def __init__(
+        self, network: keras.Model, validation: Any, history: list[dict[str, Any]], run: RunFolder, from_start: bool
+    ):
         super().__init__()
         self.network, self.validation, self.history, self.run = network, validation, history, run
+        self.from_start = from_start
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self.from_start and not self.history:
+            self.history.append({"epoch": 0, **self._measured()})
+            self.run.save_model(self.network)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        probabilities = extract_features(self.network, self.validation)
-        labels = self.validation.labels
-        logs["val_loss"] = log_loss(probabilities, labels)
-        logs["val_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
+        logs.update(self._measured())
         _refuse_diverged(logs["val_loss"], "the end of the epoch")
         if best_row([*self.history, logs]) is logs:
             self.run.save_model(self.network)
+
+    def _measured(self) -> dict[str, float]:
+        probabilities, labels = extract_features(self.network, self.validation), self.validation.labels
+        right = float((probabilities.argmax(axis=1) == labels).mean())
+        return {"val_loss": log_loss(probabilities, labels), "val_accuracy": right}
 
 
 def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -37,6 +37,7 @@ class Start(NamedTuple):
     optimizer: keras.optimizers.Optimizer
     facts: Sequence[Sequence[str]] = ()  # (name, text), for the report
     results: Mapping[str, Any] = {}  # for results.json
+    trained: bool = False  # classifies already, and is kept where training makes it no better
 
 
 def run_supervised(
@@ -95,7 +96,7 @@ def run_classifier(
         with experiment(method, settings, splits, description, output, resume, command) as run:
             for note in labelled.notes:
                 say(note)
-            done = train_classifier(begun.network, begun.optimizer, labelled, run, settings)
+            done = train_classifier(begun.network, begun.optimizer, labelled, run, settings, from_start=begun.trained)
             _measure(done, labelled, run, settings, command, begun)
     return run
 
@@ -107,6 +108,7 @@ def train_classifier(
     run: RunFolder,
     settings: Mapping[str, Any],
     trainer: Callable[..., SupervisedModel] | None = None,
+    from_start: bool = False,
 ) -> Checkpoint:
     """Train `network` up to epoch `settings["epochs"]`, from the run's newest checkpoint if it has one (see `loop`).
 
@@ -139,7 +141,7 @@ def train_classifier(
     if any(layer.name == models.STANDARDIZE_LAYER for layer in network.layers):
         monitors.append(FeatureStatistics(network, labelled.pool, settings["seed"], _STATISTICS_SAMPLES))
     if labelled.validation is not None:
-        monitors.append(KeepBest(network, labelled.validation, start.history, run))
+        monitors.append(KeepBest(network, labelled.validation, start.history, run, from_start))
     batches = training_batches(train, batch_size, settings["seed"], start.epoch, labels=True)
     if model.unlabelled is not None:
         others = _unlabelled_batches(model.unlabelled, batch_size, settings["seed"], start.epoch * steps)

@@ -91,7 +91,9 @@ def test_the_best_network_is_kept_and_measured_without_training(splits):
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(volumes))
     network = keras.Model(volumes, keras.layers.Dense(2, activation="softmax")(x))
     validation, run, history = splits["validation"], Recorder(), []
-    keep = KeepBest(network, validation, history, run)
+    keep = KeepBest(network, validation, history, run, from_start=False)
+    keep.on_train_begin()
+    assert not history and not run.saved
     logs = {"loss": 1.0}
     keep.on_epoch_end(0, logs)
     labels = validation.labels
@@ -108,3 +110,21 @@ def test_the_best_network_is_kept_and_measured_without_training(splits):
     network.layers[-1].kernel.assign(np.full((512, 2), np.nan))
     with pytest.raises(InputError, match=r"nan at the end of the epoch.*--learning_rate"):
         keep.on_epoch_end(2, {"loss": 1.0})
+
+
+def test_a_network_that_classifies_already_is_epoch_0(splits):
+    volumes = keras.Input((8, 8, 8, 1))
+    dense = keras.layers.Dense(2, activation="softmax")
+    network = keras.Model(volumes, dense(keras.layers.Flatten()(volumes)))
+    run, history = Recorder(), []
+    keep = KeepBest(network, splits["validation"], history, run, from_start=True)
+    keep.on_train_begin()
+    assert [row["epoch"] for row in history] == [0] and {"val_loss", "val_accuracy"} < set(history[0])
+    assert len(run.saved) == 1
+    history[0]["val_accuracy"] = 1.0
+    dense.kernel.assign(-dense.kernel)
+    dense.bias.assign([100.0, 0.0])  # one class for all: worse
+    keep.on_epoch_end(0, {"loss": 1.0})
+    assert len(run.saved) == 1
+    keep.on_train_begin()  # of a resumed run
+    assert len(history) == 1

@@ -195,3 +195,14 @@ def test_no_epochs_keep_the_probe(pretrained, tiny_data, tmp_path, monkeypatch):
     results = json.loads((run.path / "results.json").read_text())
     assert results["accuracy"] == results["probe_accuracy"] and results["epochs"] == 0
     assert "validation_accuracy" not in results and not (run.path / "checkpoints").exists()
+
+
+def test_training_that_makes_it_worse_keeps_the_probe(pretrained, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "optimizer", lambda settings, steps: keras.optimizers.SGD(-1.0))  # uphill
+    settings = {**SETTINGS, "data": str(tiny_data), "pretrained": str(pretrained)}
+    run = run_finetuning(settings, str(tmp_path / "run"))
+    results = json.loads((run.path / "results.json").read_text())
+    assert results["best_epoch"] == 0 and results["epochs"] == 2
+    assert results["accuracy"] == results["probe_accuracy"]
+    assert (run.path / "metrics.csv").read_text().splitlines()[1].startswith("0,")
+    assert "The network of epoch 0" in (run.path / "report.html").read_text(encoding="utf-8")
