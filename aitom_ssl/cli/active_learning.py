@@ -170,6 +170,11 @@ class Options:
     smoke: bool = _flag("smoke")
 
 
+def start_run(start: str) -> str | None:
+    """The run's folder that --start names, if it names one."""
+    return None if start in (SCRATCH, WARM) else start
+
+
 def run(options: Options) -> None:
     settings, output = RECIPE.asked(options, parse)
 
@@ -184,8 +189,7 @@ def run(options: Options) -> None:
                 f"--{name} is an option of --strategy={' or '.join(owners)}, and this one is {settings['strategy']}: "
                 "leave it out."
             )
-    start = settings["start"]
-    start_from("start", None if start in (SCRATCH, WARM) else start, options, settings)
+    start_from("start", start_run(settings["start"]), options, settings)
     # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.
     make_plan(checked_splits({**settings, "batch_size": 1}, output, options.resume), settings)
     import_keras_quietly()

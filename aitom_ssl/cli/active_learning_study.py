@@ -2,6 +2,7 @@
 
     aitom-ssl active_learning_study --data=sim_snr005
     aitom-ssl active_learning_study --data=sim50_snr005 --strategies=random,ema --ablations=lambda,distance --seeds=3
+    aitom-ssl active_learning_study --data=sim_snr005 --start=runs/simclr-sim_snr005 --initial=100 --step=50 --final=400
     aitom-ssl active_learning_study --resume --output=runs/active_learning_study-sim_snr005 --strategies=hal --seeds=5
 
 All strategies begin with the same labels for the same seed. Prints tables with the accuracy after each cycle, the area
@@ -29,6 +30,7 @@ from aitom_ssl.active.study_plan import ABLATIONS, with_more
 from aitom_ssl.cli import active_learning
 from aitom_ssl.cli.common import EMPTY, flag, flag_words, preset_default
 from aitom_ssl.cli.studies import asked_study, study_command
+from aitom_ssl.cli.training_flags import start_from
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
 from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes
@@ -43,6 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "seeds": 3,
         "limit": None,
         "model": "rb3d",
+        "start": active_learning.SCRATCH,
         "initial": 0.1,
         "step": 0.1,
         "final": 0.4,
@@ -57,6 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "seeds": 3,
         "limit": None,
         "model": "resnet18_3d",
+        "start": active_learning.SCRATCH,
         "initial": 0.1,
         "step": 0.05,
         "final": 0.4,
@@ -81,7 +85,7 @@ SMOKE = {
 # What --resume may add to a study: other cells by the same recipe.
 ADDED = ("strategies", "ablations", "seeds")
 # Settings of every cell's run that are flags here.
-PASSED = ("data", "limit", "model", "initial", "step", "final", "epochs", "batch_size", "precision")
+PASSED = ("data", "limit", "model", "start", "initial", "step", "final", "epochs", "batch_size", "precision")
 
 _default = functools.partial(preset_default, PRESETS)
 
@@ -100,6 +104,11 @@ class Options:
         None, f"Preset of active_learning that the cells take. {_default('recipe')}", choices=RECIPES
     )
     model: str | None = flag(None, f"Network, pooled. {_default('model')}", choices=ARCHITECTURES)
+    start: str | None = flag(
+        None,
+        "What each cycle's network starts from: scratch, warm (the one before), or the folder of a run of train_moco, "
+        f"train_simclr, train_swav or a classifier, whose network is taken. {_default('start')}",
+    )
     initial: float | None = flag(None, f"Labels in the first cycle: a share, or a number. {_default('initial')}")
     step: float | None = flag(None, f"More labels in every other cycle. {_default('step')}")
     final: float | None = flag(None, f"Labels at the end. {_default('final')}")
@@ -203,6 +212,9 @@ def run(options: Options) -> None:
     if not options.resume:
         # Kept: what a resumed study adds is made by the recipe of its time.
         settings["run"] = run_settings(settings)
+        given = active_learning.Options(model=options.model)
+        start_from("start", active_learning.start_run(settings["start"]), given, settings["run"])
+        settings["model"] = settings["run"]["model"]
     # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.
     _check_run(settings["run"])
     import_keras_quietly()

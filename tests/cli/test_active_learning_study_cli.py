@@ -101,6 +101,19 @@ def test_going_on_adds_cells_and_does_nothing_twice(study, capsys):
     assert {name for name in plain if plain[name] != lower[name]} == {"deviation"}
 
 
+def test_networks_may_start_from_a_run(data, tiny, study, tmp_path, capsys):
+    flags = ["--smoke", "--preset=paper", f"--data={data}", "--limit=24", "--seeds=1", "--strategies=random"]
+    start = study / "cells/random-seed0"
+    assert main("active_learning_study", [*flags, f"--start={start}", f"--output={tmp_path / 'study'}"]) == 0
+    run = RunFolder(tmp_path / "study/cells/random-seed0").read_config()["settings"]
+    assert run["start"] == str(start) and run["model"] == "rb3d" and run["field"] is None
+    assert RunFolder(tmp_path / "study").read_config()["settings"]["model"] == "rb3d"
+    assert main("active_learning_study", [*flags, f"--start={start}", "--model=cb3d", "--output=no"]) == 2
+    assert "is rb3d: leave --model out" in capsys.readouterr().err
+    assert main("active_learning_study", [*flags, "--start=nowhere", "--output=no"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_another_recipe_is_refused(study, capsys):
     assert main("active_learning_study", ["--resume", f"--output={study}", "--epochs=9"]) == 2
     assert "was started with --epochs=1, not --epochs=9" in capsys.readouterr().err
