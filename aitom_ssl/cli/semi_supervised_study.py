@@ -34,15 +34,15 @@ RECIPES = ("paper", "recommended", "crowded")
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "recipe": "crowded",
-        "methods": list(METHODS),
+        "methods": ["random", "simclr"],
         "encoder": "rb3d",
         "fractions": [0.25],
         "labels_per_class": [10],
         "seeds": 5,
         "pretraining_seeds": 1,
         "pretraining_epochs": 20,
-        "finetuning_epochs": 36,
-        "finetuning_steps": 500,
+        "finetuning_epochs": 100,
+        "finetuning_steps": 1000,
         "validation_labels": "alike",
         "precision": "mixed_bfloat16",
     },
