@@ -63,9 +63,20 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _memory() -> str:
+def available_memory() -> int | None:
+    """Bytes of memory that can be had without swapping; None where the system does not say."""
+    kilobytes = _meminfo().get("MemAvailable")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def _meminfo() -> dict[str, int]:
+    """Kilobytes by name."""
     lines = [line.split() for line in _lines("/proc/meminfo") if line.endswith("kB")]
-    kilobytes = {name.rstrip(":"): int(value) for name, value, _ in lines}
+    return {name.rstrip(":"): int(value) for name, value, _ in lines}
+
+
+def _memory() -> str:
+    kilobytes = _meminfo()
     if "MemTotal" not in kilobytes:
         return "unknown"
     total, free = (kilobytes.get(name, 0) / 2**20 for name in ("MemTotal", "MemAvailable"))

@@ -11,12 +11,14 @@ import math
 import os
 import warnings
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import mrcfile
 import mrcfile.utils
 import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
 
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write
@@ -157,9 +159,61 @@ def choose_voxel_size(header: MrcHeader, given: float | None, path: str | os.Pat
     return header.voxel_size
 
 
-def write_mrc(path: str | os.PathLike, volume: np.ndarray, voxel_size: float) -> None:
-    """Write a (z, y, x) volume as float32 with its voxel size in A; the file appears whole or not at all."""
+def write_slices(
+    path: str | os.PathLike,
+    slices: Iterable[np.ndarray],
+    shape: tuple[int, int, int],
+    voxel_size: float,
+    dtype: type[np.number] = np.float32,
+    stack: bool = False,
+) -> None:
+    """Write the z slices (y, x) of a volume of `shape` (z, y, x) as they come, so that it need not be in memory.
+
+    dtype: float32, int16 or uint16. voxel_size in A. stack: they are images of their own. The file appears whole or not
+    at all.
+    """
+    header = np.zeros((), dtype=HEADER_DTYPE.newbyteorder("<"))
+    for axis, side in zip("zyx", shape, strict=True):
+        header[f"n{axis}"] = header[f"m{axis}"] = side
+        header["cella"][axis] = side * voxel_size
+    if stack:
+        header["mz"], header["cella"]["z"] = 1, voxel_size
+    for angle in ("alpha", "beta", "gamma"):
+        header["cellb"][angle] = 90
+    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+    header["ispg"] = 0 if stack else 1  # images, or one volume
+    header["nversion"], header["map"] = 20141, b"MAP "
+    header["mode"] = mrcfile.utils.mode_from_dtype(np.dtype(dtype))
+    header["machst"] = mrcfile.utils.machine_stamp_from_byte_order("<")
+    lows, highs, sums, squares = [], [], [], []
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.write(header.tobytes())
+        for image in slices:
+            image = np.ascontiguousarray(image, dtype=np.dtype(dtype).newbyteorder("<"))
+            if image.shape != shape[1:]:
+                raise ValueError(f"a slice is {image.shape}, expected {shape[1:]}")
+            file.write(image.data)
+            lows.append(image.min())
+            highs.append(image.max())
+            sums.append(image.sum(dtype=np.float64))
+            squares.append(np.square(image, dtype=np.float64).sum())
+        if len(sums) != shape[0]:
+            raise ValueError(f"{len(sums)} slices came, expected {shape[0]}")
+        mean = math.fsum(sums) / math.prod(shape)
+        header["dmin"], header["dmax"], header["dmean"] = min(lows), max(highs), mean
+        header["rms"] = math.sqrt(max(math.fsum(squares) / math.prod(shape) - mean**2, 0))
+        file.seek(0)
+        file.write(header.tobytes())
+
+
+def write_mrc(
+    path: str | os.PathLike, volume: np.ndarray, voxel_size: float, dtype: type[np.number] = np.float32
+) -> None:
+    """Write a (z, y, x) volume with its voxel size in A; the file appears whole or not at all.
+
+    dtype: float32, or int8 for masks, which take a quarter of the space.
+    """
     with atomic_write(path) as temporary, mrcfile.new(temporary) as file:
-        file.set_data(np.ascontiguousarray(volume, dtype=np.float32))
+        file.set_data(np.ascontiguousarray(volume, dtype=dtype))
         file.voxel_size = voxel_size
 

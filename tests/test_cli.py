@@ -44,7 +44,7 @@ def test_every_command_has_a_module_with_options_and_a_script():
 
 def test_every_module_and_every_script_is_a_command():
     modules = {path.stem for path in (ROOT / "aitom_ssl" / "cli").glob("*.py")}
-    assert modules - {"__init__", "__main__", "common", "training_flags"} == set(COMMANDS)
+    assert modules - {"__init__", "__main__", "common", "studies", "training_flags"} == set(COMMANDS)
     assert {path.name for path in (ROOT / "bin").iterdir()} - NOT_COMMANDS == set(COMMANDS)
 
 

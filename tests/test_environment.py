@@ -25,3 +25,9 @@ def test_the_machine_is_described():
 def test_a_system_without_proc_is_described_too(monkeypatch):
     monkeypatch.setattr(environment, "_lines", lambda path: [])
     assert environment.machine()["memory"] == "unknown" and environment.machine()["processor"]
+    assert environment.available_memory() is None
+
+
+def test_available_memory_is_in_bytes(monkeypatch):
+    monkeypatch.setattr(environment, "_lines", lambda path: ["MemTotal:  2048 kB", "MemAvailable:  1024 kB"])
+    assert environment.available_memory() == 2**20

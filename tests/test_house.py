@@ -128,6 +128,7 @@ def test_every_import_is_a_declared_dependency():
     optional = {"export/compare_legacy.py": extras["legacy"], "export/client.py": extras["serving"]}
     optional["active/label_server.py"] = extras["browser"]
     named_otherwise = {"absl": "absl-py", "sklearn": "scikit-learn", "yaml": "pyyaml", "tf_keras": "tf-keras"}
+    named_otherwise["pydensecrf"] = "pydensecrf2"
     named_otherwise |= {"tensorflow_serving": "tensorflow-serving-api", "grpc": "tensorflow-serving-api"}
     for file in FILES:
         names = outside(file) - sys.stdlib_module_names

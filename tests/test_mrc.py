@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aitom_ssl.errors import InputError
-from aitom_ssl.mrc import choose_voxel_size, is_mrc_name, read_header, read_mrc, write_mrc
+from aitom_ssl.mrc import choose_voxel_size, is_mrc_name, read_header, read_mrc, write_mrc, write_slices
 
 
 @pytest.fixture
@@ -151,3 +151,33 @@ def test_the_real_tomogram_and_averages(shared_folder):
     assert header.voxel_size == 20.0
     data, header = read_mrc(shared_folder / "real" / "averages" / "chlamy_hsp60.mrc")
     assert data.shape == (48, 48, 48) and header.voxel_size == pytest.approx(7.84)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.uint16])
+def test_slices_make_the_volume_that_they_are_of(tmp_path, volume, dtype):
+    volume = np.abs(100 * volume).astype(dtype)
+    write_slices(tmp_path / "v.mrc", iter(volume), volume.shape, 7.5, dtype)
+    found, header = read_mrc(tmp_path / "v.mrc")
+    np.testing.assert_array_equal(found, volume)
+    assert header.voxel_size == 7.5 and found.dtype == dtype
+    assert mrcfile.validate(tmp_path / "v.mrc")
+    with mrcfile.open(tmp_path / "v.mrc") as file:
+        stated = [float(file.header[name]) for name in ("dmin", "dmax", "dmean", "rms")]
+        assert file.is_volume()
+    np.testing.assert_allclose(stated, [volume.min(), volume.max(), volume.mean(), volume.std()], rtol=1e-5)
+
+
+def test_slices_may_be_images_of_their_own(tmp_path, volume):
+    write_slices(tmp_path / "s.mrcs", volume, volume.shape, 7.5, stack=True)
+    with mrcfile.open(tmp_path / "s.mrcs") as file:
+        assert file.is_image_stack() and float(file.voxel_size.x) == float(file.voxel_size.z) == 7.5
+        np.testing.assert_array_equal(file.data, volume)
+
+
+@pytest.mark.parametrize("slices", [2, 4])
+def test_too_few_or_too_many_slices_leave_no_file(tmp_path, slices):
+    with pytest.raises(ValueError, match=f"{slices} slices came, expected 3"):
+        write_slices(tmp_path / "v.mrc", np.zeros((slices, 4, 5)), (3, 4, 5), 1.0)
+    with pytest.raises(ValueError, match="a slice is"):
+        write_slices(tmp_path / "v.mrc", np.zeros((3, 5, 4)), (3, 4, 5), 1.0)
+    assert list(tmp_path.iterdir()) == []

@@ -41,6 +41,7 @@ COMMANDS = {
     "compare_legacy": "run a Keras HDF5 file and our twin of it on the same data",
     "reproduce_xu2017": "Table 1 of Xu 2017: Inception3D, DSRF3D and RIF-SVM over noise and tilt range",
     "simulate": "build a simulated dataset, or export it in AITom's layout",
+    "simulate_tomogram": "simulate a crowded tomogram with its labels, and cut subtomograms with masks out of it",
     "import_particles": "turn MRC subtomograms, AITom folders or a tomogram with coordinates into a dataset",
     "pick_particles": "find particles in a tomogram without a template (difference of Gaussians)",
     "fetch_structures": "download PDB entries into the cache",

@@ -578,9 +578,14 @@ class Dataset:
         """The same as float32."""
         return _to_float32(self.stored(indices))
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is a segmentation mask of each volume's target."""
+        return self._masks is not None
+
     def masks(self, indices: Iterable[int]) -> np.ndarray:
         """Segmentation masks (n, size, size, size) uint8 of a dataset that was simulated with `mask: true`."""
-        if self._masks is None:
+        if not self.has_masks:
             raise InputError(f"{self.name} has no masks: simulate it with `mask: true`.")
         return self._masks.read(self._take(indices))
 
@@ -620,7 +625,7 @@ class Dataset:
         label = int(columns.pop("label"))
         name = self.class_names[label] if label >= 0 else None
         sample = {"volume": self.volumes([index])[0], "label": label, "name": name, **columns}
-        if self._masks is not None:
+        if self.has_masks:
             sample["mask"] = self.masks([index])[0]
         if self.has_halves:
             sample["half"] = _to_float32(self._halves.read(self._take([index])))[0]

@@ -201,8 +201,9 @@ def _spec(path: Path, keys: Mapping[str, Any], structures: Path, asked: str) -> 
     hints = typing.get_type_hints(SimulationSpec)
     _allowed(path, "simulation", keys["simulation"], [name for name in hints if name != "base"])
     fields = {key: _number(value, hints[key]) for key, value in keys["simulation"].items()}
-    if isinstance(fields.get("classes"), list):
-        fields["classes"] = tuple(fields["classes"])
+    for key in ("classes", "unseen_classes"):
+        if isinstance(fields.get(key), list):
+            fields[key] = tuple(fields[key])
     try:
         simulation = SimulationSpec.from_preset(keys.get("preset", "default"), base=str(structures), **fields)
         simulation.structures()  # a missing one is named here, with the spec

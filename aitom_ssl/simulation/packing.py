@@ -64,7 +64,7 @@ def turn(cube: np.ndarray, view: int) -> np.ndarray:
 
 
 def paste(box: np.ndarray, cube: np.ndarray, centre: np.ndarray) -> None:
-    """Add an odd cube to `box` in place, its centre voxel at n//2 + `centre` (x, y, z), clipped at the borders."""
+    """Add a cube to `box` in place, its centre voxel at n//2 + `centre` (x, y, z), clipped at the borders."""
     half = cube.shape[0] // 2
     into, out_of = [], []
     for side, position in zip(box.shape, np.asarray(centre, dtype=int)[::-1], strict=True):

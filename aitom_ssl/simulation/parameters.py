@@ -22,6 +22,7 @@ from aitom_ssl.errors import InputError, near
 ALGORITHM = 1
 
 EMPTY = "none"
+SPLIT_OF_UNSEEN = 2
 SNR_MODES = ("crop", "target", "dataset", "projection", "aitom_box")
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -57,6 +58,8 @@ class SimulationSpec:
 
     classes           structure references in label order: builtin names, paths of atomic models or maps, "pdb:3DY4"
     empty_class       a last class "none" that holds noise only
+    unseen_classes    some of `classes`, for learning from one example per class: they make up split 2 (test), the
+                      others splits 0 and 1, where these are not seen even as neighbours. Empty = all in every split
     seed              of all random draws
     size              side of a subtomogram in voxels, even
     voxel_size        A
@@ -101,6 +104,7 @@ class SimulationSpec:
 
     classes: tuple[str, ...]
     empty_class: bool = False
+    unseen_classes: tuple[str, ...] = ()
     seed: int = 0
     size: int = 32
     voxel_size: float = 10.0
@@ -138,6 +142,7 @@ class SimulationSpec:
             object.__setattr__(self, name, value)
 
         checked("classes", _classes(self.classes))
+        checked("unseen_classes", _unseen(self.unseen_classes, self.classes))
         for name, (low, high, allowed) in _INTEGERS.items():
             checked(name, _integer(name, getattr(self, name), low, high, allowed))
         for name, (holds, allowed) in _REALS.items():
@@ -168,6 +173,8 @@ class SimulationSpec:
             raise _refused("noise_spectrum", self.noise_spectrum, "dfi when physics is tilt, which makes it so")
         if self.halves == "tilts" and self.physics != "tilt":
             raise _refused("halves", self.halves, f"noise when physics is {self.physics}, which has no single tilts")
+        if self.empty_class and self.unseen_classes:
+            raise _refused("empty_class", True, "false when there are unseen_classes")
 
     @classmethod
     def from_preset(cls, preset: str = "default", **overrides: Any) -> SimulationSpec:
@@ -204,6 +211,13 @@ class SimulationSpec:
         """Number of labels, the empty class included."""
         return len(self.classes) + self.empty_class
 
+    def labels(self, split: int) -> tuple[int, ...]:
+        """The labels that occur in `split` (0 train, 1 validation, 2 test), ascending; samples take them in turns."""
+        if not self.unseen_classes:
+            return tuple(range(self.n_classes))
+        wanted = split == SPLIT_OF_UNSEEN
+        return tuple(i for i, one in enumerate(self.classes) if (one in self.unseen_classes) == wanted)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in label order, the empty class last. Reads no file but checks that the structures exist."""
@@ -220,8 +234,9 @@ class SimulationSpec:
         return found
 
     def parameters(self) -> dict[str, Any]:
-        """What decides the samples, by name; `halves` only where there are any, as before there was that parameter."""
-        left_out = {"base"} if self.halves != "none" else {"base", "halves"}
+        """What decides the samples, by name; later parameters only where they are used, as before there were any."""
+        left_out = {"base"}
+        left_out |= {name for name in ("halves", "unseen_classes") if getattr(self, name) in ("none", ())}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
     def fingerprint(self) -> str:
@@ -232,6 +247,8 @@ class SimulationSpec:
         values = self.parameters()
         found = self.structures()
         values["classes"] = [[structure.name, structure.fingerprint()] for structure in found]
+        if self.unseen_classes:
+            values["unseen_classes"] = self.labels(SPLIT_OF_UNSEEN)
         values["n_sim"], values["recon_box"] = self.simulated_size, self.reconstruction_size
         values["algorithm"] = ALGORITHM
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -288,6 +305,18 @@ def _classes(value: Any) -> tuple[str, ...]:
         if not isinstance(reference, str | Path) or str(reference) in ("", EMPTY):
             raise _refused("classes", reference, f"names or paths of structures (the class {EMPTY!r} is empty_class)")
     return tuple(str(reference) for reference in value)
+
+
+def _unseen(value: Any, classes: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise _refused("unseen_classes", value, "a list of some of classes")
+    unseen = tuple(str(reference) for reference in value)
+    for reference in unseen:
+        if reference not in classes:
+            raise InputError(f"unseen_classes has {reference!r}, which is not in classes.{near(reference, classes)}")
+    if len(set(unseen)) < len(unseen) or len(unseen) == len(classes):
+        raise _refused("unseen_classes", list(unseen), f"each once, and fewer than all {len(classes)} of classes")
+    return unseen
 
 
 def _integer(name: str, value: Any, low: int, high: int, allowed: str) -> int | None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from aitom_ssl import geometry
 from aitom_ssl.errors import InputError
-from aitom_ssl.simulation import optics, packing, volume
-from aitom_ssl.simulation.parameters import EMPTY, SimulationSpec
+from aitom_ssl.simulation import imaging, optics, packing, volume
+from aitom_ssl.simulation.parameters import EMPTY, SPLIT_OF_UNSEEN, SimulationSpec
 from aitom_ssl.simulation.tilt import TiltSeries, sampling_variance
 
 # Streams of random numbers: SeedSequence([seed, split, index, stream]).
@@ -52,17 +52,6 @@ class Scene:
     neighbors: tuple[Neighbor, ...]
 
 
-@dataclass(frozen=True)
-class Template:
-    """A class ready to be rendered. Radius in voxels; threshold of the mask relative to the unit peak."""
-
-    name: str
-    box: int
-    radius: float
-    threshold: float
-    transform: volume.TemplateTransform
-
-
 def random_stream(seed: int, split: int, index: int, stream: int) -> np.random.Generator:
     """The generator of one stream of one sample."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, split, index, stream])))
@@ -87,10 +76,9 @@ class Simulator:
         self.spec = spec
         self._structures = spec.structures()
         self._names = tuple(structure.name for structure in self._structures) + (EMPTY,) * spec.empty_class
-        self._templates: dict[int, Template] = {}
+        self._templates: dict[int, volume.Template] = {}
         self._banks: dict[int, np.ndarray] = {}
         self._energies: dict[int, float] = {}
-        self._nyquist = 0.5 / spec.voxel_size
 
     def __reduce__(self):
         return Simulator, (self.spec,)
@@ -158,7 +146,7 @@ class Simulator:
         if not len(indices):
             raise InputError("indices is empty: expected at least one index")
         samples: list[Any] = [None] * len(indices)
-        for place in np.argsort(np.asarray(indices) % self.spec.n_classes, kind="stable"):
+        for place in np.argsort(np.asarray(indices) % len(self.spec.labels(split)), kind="stable"):
             samples[place] = self.sample(split, int(indices[place]))
         return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}
 
@@ -168,7 +156,8 @@ class Simulator:
             if not isinstance(value, numbers.Integral) or value < 0:
                 raise InputError(f"{name} is {value!r}: expected an integer of at least 0")
         spec = self.spec
-        label = index % spec.n_classes
+        labels = spec.labels(split)
+        label = labels[index % len(labels)]
         rng = random_stream(spec.seed, split, index, POSE)
         quaternion = geometry.random_quaternions(rng, 1)[0]
         shift = rng.uniform(-spec.max_shift, spec.max_shift, 3)
@@ -182,7 +171,8 @@ class Simulator:
             return Scene(split, index, label, quaternion, np.zeros(3), defocus, ())
         neighbors = ()
         if spec.n_neighbors:
-            neighbors = self._neighbors(random_stream(spec.seed, split, index, NEIGHBORS), label, shift)
+            rng = random_stream(spec.seed, split, index, NEIGHBORS)
+            neighbors = self._neighbors(rng, label, shift, self._neighbor_labels(split))
         return Scene(split, index, label, quaternion, shift, defocus, neighbors)
 
     def signal(self, scene: Scene) -> np.ndarray:
@@ -235,20 +225,13 @@ class Simulator:
 
     # === Scenes and templates ===
 
-    def _template(self, label: int) -> Template:
+    def _template(self, label: int) -> volume.Template:
         if label not in self._templates:
             spec, structure = self.spec, self._structures[label]
-            density = structure.density(spec.voxel_size, spec.resolution)
-            template = Template(
-                structure.name,
-                density.volume.shape[0],
-                density.radius / spec.voxel_size,
-                density.threshold,
-                volume.TemplateTransform(density.volume),
-            )
+            template = volume.Template.of(structure, spec.voxel_size, spec.resolution)
             if 2 * template.radius > spec.simulated_size:
                 raise InputError(
-                    f"{structure.name} is {2 * density.radius:.0f} A across and the simulated box "
+                    f"{structure.name} is {2 * template.radius * spec.voxel_size:.0f} A across and the simulated box "
                     f"{spec.simulated_size * spec.voxel_size:.0f} A (n_sim {spec.simulated_size}): "
                     "raise n_sim, size or voxel_size, or leave the structure out"
                 )
@@ -272,10 +255,18 @@ class Simulator:
             )
         return self._banks[label]
 
-    def _neighbors(self, rng: np.random.Generator, label: int, shift: np.ndarray) -> tuple[Neighbor, ...]:
+    def _neighbor_labels(self, split: int) -> Sequence[int]:
+        """What may lie beside a target of `split`: any structure, unless some are not to be seen there."""
+        if self.spec.unseen_classes and split != SPLIT_OF_UNSEEN:
+            return self.spec.labels(split)
+        return range(len(self._structures))
+
+    def _neighbors(
+        self, rng: np.random.Generator, label: int, shift: np.ndarray, among: Sequence[int]
+    ) -> tuple[Neighbor, ...]:
         spec = self.spec
         count = spec.n_neighbors
-        labels = rng.integers(len(self._structures), size=count)
+        labels = [among[place] for place in rng.integers(len(among), size=count)]
         directions = rng.standard_normal((count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         poses, views = rng.integers(BANK_POSES, size=count), rng.integers(24, size=count)
@@ -355,50 +346,20 @@ class Simulator:
         """Contrast, CTF, MTF and low-pass on the measured support, (s,) float32."""
         if defocus_um == self.spec.defocus_um:
             return self._nominal_transfer
-        return self._signal_transfer(self._measured.length, defocus_um)
+        return imaging.signal_transfer(self.spec, self._measured.length, defocus_um)
 
     @functools.cached_property
     def _nominal_transfer(self) -> np.ndarray:
-        return self._signal_transfer(self._measured.length, self.spec.defocus_um)
+        return imaging.signal_transfer(self.spec, self._measured.length, self.spec.defocus_um)
 
     # === Optics; f in cycles/voxel ===
-
-    def _signal_transfer(self, f: np.ndarray, defocus_um: float) -> np.ndarray:
-        sign = 1 if self.spec.contrast == "bright" else -1
-        return (sign * self._ctf(f, defocus_um) * self._mtf(f) * self._lowpass(f)).astype(np.float32)
-
-    def _ctf(self, f: np.ndarray, defocus_um: float) -> np.ndarray:
-        spec = self.spec
-        return optics.ctf(
-            f / spec.voxel_size,
-            self._nyquist,
-            spec.voltage_kv,
-            defocus_um,
-            spec.cs_mm,
-            spec.amplitude_contrast,
-            spec.envelope,
-            spec.bfactor,
-        )
-
-    def _mtf(self, f: np.ndarray) -> np.ndarray:
-        return optics.sinc_mtf(f, 0.5) if self.spec.mtf == "sinc" else np.ones_like(f)
-
-    def _detector(self, f: np.ndarray) -> np.ndarray:
-        """What the noise that arises after the CTF passes through."""
-        if self.spec.mtf == "detector":
-            return optics.detector_lowpass(f, self.spec.reconstruction_size)
-        return self._mtf(f)
-
-    def _lowpass(self, f: np.ndarray) -> np.ndarray:
-        if self.spec.lowpass is None:
-            return np.ones_like(f)
-        return optics.soft_lowpass(f, self.spec.lowpass / 2, self.spec.reconstruction_size)
 
     def _noise_power(self, defocus_um: float) -> np.ndarray:
         """(s,) on the output support: what unit white noise in the images has become in the reconstruction."""
         spec, f = self.spec, self._output.length
-        before, after = np.square(self._ctf(f, defocus_um) * self._mtf(f)), np.square(self._detector(f))
-        power = (spec.noise_split * before + (1 - spec.noise_split) * after) * np.square(self._lowpass(f))
+        before = np.square(imaging.ctf(spec, f, defocus_um) * imaging.mtf(spec, f))
+        after = np.square(imaging.detector(spec, f))
+        power = (spec.noise_split * before + (1 - spec.noise_split) * after) * np.square(imaging.lowpass(spec, f))
         if spec.noise_spectrum == "dfi":
             power = power * self._sampling_variance
         return power
@@ -437,7 +398,7 @@ class Simulator:
         half.ravel()[self._whole.index] = spectrum
         images = series.project(half)
         variance = series.image_variance(images)
-        images *= self._signal_transfer(series.frequency, defocus_um)
+        images *= imaging.signal_transfer(self.spec, series.frequency, defocus_um)
         return images, variance
 
     def _inverted(self, images: np.ndarray) -> np.ndarray:
@@ -452,15 +413,9 @@ class Simulator:
 
     def _noise_images(self, rng: np.random.Generator, defocus_um: float) -> np.ndarray:
         """Half spectra (n_tilts, kx', ky) of noise images: of unit variance, then through the optics."""
-        series, spec = self._series, self.spec
-        f = series.frequency
-        images = 0
-        for share, transfer in (
-            (spec.noise_split, self._ctf(f, defocus_um) * self._mtf(f)),
-            (1 - spec.noise_split, self._detector(f)),
-        ):
-            if share:
-                images = images + series.noise(rng) * (np.sqrt(share) * transfer * self._lowpass(f)).astype(np.float32)
+        series, images = self._series, 0
+        for transfer in imaging.noise_transfers(self.spec, series.frequency, defocus_um):
+            images = images + series.noise(rng) * transfer
         return images
 
     @functools.cached_property
@@ -503,10 +458,14 @@ class Simulator:
     def _calibration_scenes(self, label: int, crowded: bool = False) -> list[Scene]:
         """Particles in poses that are the same for every seed; alone unless `crowded`."""
         rng = random_stream(0, 0, label, CALIBRATION)
+        among = range(len(self._structures))
         quaternions = spread_rotations(CALIBRATION_POSES)
         shifts = rng.uniform(-self.spec.max_shift, self.spec.max_shift, (CALIBRATION_POSES, 3))
         return [
-            Scene(0, 0, label, turn, shift, self.spec.defocus_um, self._neighbors(rng, label, shift) if crowded else ())
+            Scene(
+                *(0, 0, label, turn, shift, self.spec.defocus_um),
+                self._neighbors(rng, label, shift, among) if crowded else (),
+            )
             for turn, shift in zip(quaternions, shifts, strict=True)
         ]
 

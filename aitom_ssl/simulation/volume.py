@@ -13,6 +13,7 @@ import scipy.fft
 
 from aitom_ssl import geometry
 from aitom_ssl.simulation import optics
+from aitom_ssl.structures import Structure
 
 AXES = (0, 2, 1)
 PADDING = 3
@@ -153,6 +154,35 @@ class TemplateTransform:
                 total += line
         total.imag *= sign
         return total
+
+
+@dataclass(frozen=True)
+class Template:
+    """A class ready to be rendered.
+
+    box: side in voxels of a cube that holds it in any orientation; radius in voxels; threshold of the mask relative to
+    the unit peak; mask_voxels: how many exceed it, unturned.
+    """
+
+    name: str
+    box: int
+    radius: float
+    threshold: float
+    mask_voxels: int
+    transform: TemplateTransform
+
+    @classmethod
+    def of(cls, structure: Structure, voxel_size: float, resolution: float | None) -> Template:
+        """The template of `structure` at `voxel_size` and `resolution` (A; None = twice the voxel size)."""
+        density = structure.density(voxel_size, resolution)
+        return cls(
+            structure.name,
+            density.volume.shape[0],
+            density.radius / voxel_size,
+            density.threshold,
+            int((density.volume > density.threshold).sum()),
+            TemplateTransform(density.volume),
+        )
 
 
 class NoiseSynthesis:

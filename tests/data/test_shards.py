@@ -100,8 +100,10 @@ def test_masks_are_read_by_the_row(tmp_path):
     assert dataset[9]["mask"].dtype == np.uint8
     np.testing.assert_array_equal(dataset[9]["mask"], expected[9])
     assert "mask" not in dataset.column_names
+    without = Dataset(make(tmp_path / "e"))
+    assert (dataset.has_masks, without.has_masks) == (True, False)
     with pytest.raises(InputError, match="no masks"):
-        Dataset(make(tmp_path / "e")).masks([0])
+        without.masks([0])
 
 
 def with_halves(folder, count=COUNT, **options):

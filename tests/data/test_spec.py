@@ -167,6 +167,7 @@ def test_the_families_that_the_papers_need_are_there():
     expected = {"sim_demo", ATOMIC, *(f"sim_snr{snr}" for snr in ("inf", "005", "003"))}
     expected |= {f"crop_snr{snr}" for snr in ("inf", "3", "05", "005")}
     expected |= {"crop_snr05_halves", "sim_snr005_halves"}
+    expected |= {f"cosnet_snr{snr}" for snr in ("inf", "1000", "05")}
     expected |= {f"sim50_snr{snr}" for snr in ("inf", "005", "003")}
     expected |= {f"xu2017_snr{snr}_tilt{t}" for snr in ("1000", "05", "01", "005", "003") for t in (60, 50, 40)}
     assert set(spec_names()) == expected
@@ -188,6 +189,18 @@ def test_ssl_2022_sets(snr):
     assert spec.splits == {"train": 3000, "validation": 1000, "test": 1000}
     assert (simulation.n_classes, simulation.size, simulation.n_neighbors) == (10, 32, 4)
     assert (simulation.snr, simulation.snr_mode) == ({"inf": math.inf, "005": 0.05, "003": 0.03}[snr], "aitom_box")
+
+
+@pytest.mark.parametrize("snr", ["inf", "1000", "05"])
+def test_cosnet_sets(snr):
+    """About 5,835 samples of 22 classes, 14 to train on and 8 to test with, each with its mask (Zhou 2020, 3.1)."""
+    spec = load_spec(f"cosnet_snr{snr}")
+    simulation = spec.simulation
+    assert (simulation.n_classes, simulation.size, simulation.voxel_size) == (22, 32, 10.0) and simulation.mask
+    assert [simulation.labels(split) for split in range(3)] == [(*range(14),), (*range(14),), (*range(14, 22),)]
+    samples = {split: count / len(simulation.labels(i)) for i, (split, count) in enumerate(spec.splits.items())}
+    assert samples == {"train": 225, "validation": 40, "test": 265} and sum(spec.splits.values()) == 5830
+    assert (simulation.snr, simulation.snr_mode) == ({"inf": math.inf, "1000": 1000, "05": 0.5}[snr], "crop")
 
 
 @pytest.mark.parametrize("snr", ["1000", "05", "01", "005", "003"])

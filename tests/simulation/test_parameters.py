@@ -79,6 +79,9 @@ BAD = [
     ("halves", "frames", "none, noise, tilts"),
     ("halves", True, "none, noise, tilts"),
     ("halves", "tilts", "noise when physics is volume"),
+    ("unseen_classes", "groel", "list"),
+    ("unseen_classes", ("clpp",), "not in classes"),
+    ("unseen_classes", CLASSES, "fewer than all"),
     ("classes", "groel", "list"),
     ("classes", (), "list"),
     ("classes", ("groel", "none"), "empty_class"),
@@ -102,6 +105,8 @@ def test_values_that_do_not_go_together():
         SimulationSpec(classes=CLASSES, physics="tilt", n_sim=48)
     with pytest.raises(InputError, match="noise_spectrum"):
         SimulationSpec(classes=CLASSES, physics="tilt", noise_spectrum="white")
+    with pytest.raises(InputError, match="empty_class"):
+        SimulationSpec(classes=CLASSES, empty_class=True, unseen_classes=CLASSES[:1])
 
 
 def test_unknown_names_get_a_suggestion():
@@ -125,16 +130,24 @@ def test_fingerprint_follows_every_parameter():
     spec = SimulationSpec(classes=CLASSES)
     assert spec.fingerprint() == SimulationSpec(classes=list(CLASSES), n_sim=48, recon_box=32).fingerprint()
     changed = {"seed": 1, "snr": 0.1, "mask": True, "classes": CLASSES[::-1], "empty_class": True, "envelope": 0.4}
-    changed["halves"] = "noise"
+    changed |= {"halves": "noise", "unseen_classes": CLASSES[:1]}
     prints = {dataclasses.replace(spec, **{name: value}).fingerprint() for name, value in changed.items()}
     assert len(prints | {spec.fingerprint()}) == len(changed) + 1
 
 
-def test_without_halves_the_identity_is_that_of_before_there_were_any():
+def test_without_later_parameters_the_identity_is_that_of_before_there_were_any():
     spec = SimulationSpec(classes=CLASSES)
-    assert "halves" not in spec.parameters() and "base" not in spec.parameters()
+    assert not {"halves", "unseen_classes", "base"} & set(spec.parameters())
     assert spec.fingerprint() == "b1bb14b509e4c288fa1a2b47fc77867d15eeb95cede3cdd160a6f58304ce69e9"
     assert dataclasses.replace(spec, halves="noise").parameters() == {**spec.parameters(), "halves": "noise"}
+
+
+def test_unseen_classes_have_a_split_of_their_own():
+    spec = SimulationSpec(classes=("groel", "clpp", "p97", "urease"), unseen_classes=("urease", "clpp"))
+    assert [spec.labels(split) for split in range(3)] == [(0, 2), (0, 2), (1, 3)]
+    assert spec.class_names == ("groel", "clpp", "p97", "urease")
+    everything = dataclasses.replace(spec, unseen_classes=(), empty_class=True)
+    assert [everything.labels(split) for split in range(3)] == [(0, 1, 2, 3, 4)] * 3
 
 
 def test_fingerprint_follows_content_and_not_place(tmp_path):

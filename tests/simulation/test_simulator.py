@@ -310,6 +310,18 @@ def test_neighbors_touch_nothing_and_the_target_stays(simulator, gap):
                 assert np.linalg.norm(centres[i] - centres[j]) >= radii[i] + radii[j] + gap - 1e-6
 
 
+def test_unseen_classes_are_nowhere_in_what_is_learned_from(simulator):
+    sim = simulator(n_neighbors=4, unseen_classes=(CLASSES[1], CLASSES[3]))
+    scenes = [[sim.scene(split, index) for index in range(40)] for split in range(3)]
+    targets = [[scene.label for scene in split] for split in scenes]
+    assert targets == [[0, 2] * 20, [0, 2] * 20, [1, 3] * 20]
+    beside = [{neighbor.label for scene in split for neighbor in scene.neighbors} for split in scenes]
+    assert beside == [{0, 2}, {0, 2}, {0, 1, 2, 3}]
+    batch = sim.batch(2, [5, 2])
+    np.testing.assert_array_equal(batch["label"], [3, 1])
+    np.testing.assert_array_equal(batch["volume"][1], sim.sample(2, 2)["volume"])
+
+
 def test_crowded_boxes_do_not_wrap(simulator):
     small, large = simulator(n_neighbors=4), simulator(n_neighbors=4, n_sim=96)
     correlations = []

@@ -84,11 +84,12 @@ def read_csv(
 
 
 def write_csv(
-    path: str | Path, positions: np.ndarray, scores: np.ndarray, more: Mapping[str, np.ndarray] | None = None
+    path: str | Path, positions: np.ndarray, scores: np.ndarray | None, more: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Write (n, 3) positions (x, y, z in voxels from 0) and (n,) scores under x,y,z,score, and `more` columns (n,)."""
+    """Write (n, 3) positions (x, y, z in voxels from 0) under x,y,z, (n,) scores if any, and `more` columns (n,)."""
     table = pandas.DataFrame(np.asarray(positions), columns=["x", "y", "z"])
-    table["score"] = np.asarray(scores)
+    if scores is not None:
+        table["score"] = np.asarray(scores)
     table = table.assign(**(more or {}))
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False)

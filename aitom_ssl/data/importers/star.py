@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -24,7 +25,12 @@ import starfile
 from aitom_ssl.data.importers.coordinates import Coordinates, class_labels, numbers
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write
-from aitom_ssl.geometry import matrix_to_quaternion, quaternion_to_matrix, relion_angles_to_quaternion
+from aitom_ssl.geometry import (
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+    quaternion_to_relion_angles,
+    relion_angles_to_quaternion,
+)
 
 CENTRED = [f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]
 PIXELS = [f"rlnCoordinate{axis}" for axis in "XYZ"]
@@ -156,7 +162,7 @@ def read_star(
 def write_star(
     path: str | Path,
     positions: np.ndarray,
-    scores: np.ndarray,
+    scores: np.ndarray | None,
     voxel_size: float,
     name: str,
     more: Mapping[str, np.ndarray] | None = None,
@@ -164,7 +170,8 @@ def write_star(
     """Write (n, 3) positions (x, y, z in voxels from 0) of tomogram `name` as a RELION 4 particles file.
 
     The optics block gives `voxel_size` (A) as rlnTomoTiltSeriesPixelSize, the pixel that rlnCoordinateX/Y/Z are counted
-    in, so the file means the same positions whatever binning it is used with. `more` holds further columns, (n,) each.
+    in, so the file means the same positions whatever binning it is used with. `scores` (n,) are left out where there
+    are none. `more` holds further columns, (n,) each.
     """
     optics = pandas.DataFrame(
         {
@@ -176,9 +183,50 @@ def write_star(
     )
     particles = pandas.DataFrame(np.asarray(positions, dtype=np.float64), columns=PIXELS)
     particles.insert(0, "rlnTomoName", name)
-    particles["rlnAutopickFigureOfMerit"] = np.asarray(scores, dtype=np.float64)
+    if scores is not None:
+        particles["rlnAutopickFigureOfMerit"] = np.asarray(scores, dtype=np.float64)
     particles["rlnOpticsGroup"] = 1
     particles = particles.assign(**(more or {}))
+    with atomic_write(path) as temporary:
+        starfile.write({"optics": optics, "particles": particles}, temporary)
+
+
+def write_aligned(
+    path: str | Path,
+    columns: Mapping[str, Sequence[Any]],
+    quaternions: np.ndarray,
+    shifts: np.ndarray,
+    voxel_size: float,
+    size: int,
+    more: Mapping[str, Sequence[Any]],
+    optics: pandas.DataFrame | None = None,
+) -> None:
+    """Write particles and the poses of their reference as a RELION file: (n, 4) quaternions, (n, 3) shifts in voxels.
+
+    columns: what tells the particles from each other, n values each, with rlnOpticsGroup where `optics` is given; what
+    they say of angles and origins gives way. The particle sits `shift` (x, y, z) from its box's centre voxel, so that
+    rlnOriginX/Y/ZAngst is -shift voxel_size; angles as `geometry.relion_angles_to_quaternion` reads them. more: further
+    columns. size: voxels a side. optics: the block to write, else one group of `voxel_size` (A).
+    """
+    particles = pandas.DataFrame({name: list(values) for name, values in columns.items()})
+    taken = [*ANGLES, *SUBTOMOGRAM_ANGLES, *ORIGIN_ANGST, *ORIGIN_PIXELS, *more]
+    particles = particles.drop(columns=[name for name in taken if name in particles])
+    angles = quaternion_to_relion_angles(quaternions)
+    particles[ANGLES] = np.round(angles, 4)
+    particles[ORIGIN_ANGST] = np.round(-np.asarray(shifts) * voxel_size, 4) + 0.0
+    particles = particles.assign(**{name: list(values) for name, values in more.items()})
+    if optics is None:
+        particles["rlnOpticsGroup"] = 1
+        optics = pandas.DataFrame(
+            {
+                "rlnOpticsGroup": [1],
+                "rlnOpticsGroupName": ["opticsGroup1"],
+                **({"rlnTomoTiltSeriesPixelSize": [float(voxel_size)]} if "rlnTomoName" in particles else {}),
+                "rlnImagePixelSize": [float(voxel_size)],
+                "rlnImageSize": [int(size)],
+                "rlnImageDimensionality": [3],
+            }
+        )
     with atomic_write(path) as temporary:
         starfile.write({"optics": optics, "particles": particles}, temporary)
 

@@ -35,6 +35,8 @@ def test_positions_and_scores_survive_a_file(tmp_path):
     write_csv(tmp_path / "c.csv", positions, scores)
     np.testing.assert_array_equal(read_csv(tmp_path / "c.csv", 10.0).positions, positions)
     assert (tmp_path / "c.csv").read_text().splitlines()[:2] == ["x,y,z,score", "1,2,3,0.123456789012345"]
+    write_csv(tmp_path / "d.csv", positions, None, {"class": ["a", "b"]})
+    assert (tmp_path / "d.csv").read_text().splitlines()[:2] == ["x,y,z,class", "1,2,3,a"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from aitom_ssl.data.importers.star import read_star, read_table, tomogram_stem, write_star
+from aitom_ssl.data.importers.star import read_blocks, read_star, read_table, tomogram_stem, write_aligned, write_star
 from aitom_ssl.errors import InputError
 from aitom_ssl.geometry import quaternion_to_matrix
 
@@ -154,6 +154,36 @@ def test_a_written_file_means_the_same_positions_at_any_binning(tmp_path):
     np.testing.assert_allclose(read_star(tmp_path / "p.star", SHAPE, 10.0).positions, positions * 2)
     table = read_table(tmp_path / "p.star")
     np.testing.assert_allclose(table["rlnAutopickFigureOfMerit"], scores)
+    write_star(tmp_path / "q.star", positions, None, 20.0, "tomo_7", {"rlnClassNumber": [2, 1]})
+    table = read_table(tmp_path / "q.star")
+    assert "rlnAutopickFigureOfMerit" not in table and list(table["rlnClassNumber"]) == [2, 1]
+
+
+def test_aligned_particles_are_read_back_where_and_how_they_lie(tmp_path):
+    rng = np.random.default_rng(1)
+    cut, shifts = rng.integers(10, 40, (5, 3)).astype(float), rng.uniform(-3, 3, (5, 3))
+    poses = Rotation.random(5, rng).as_quat(canonical=True, scalar_first=True)
+    columns = {"rlnTomoName": ["t"] * 5, **xyz("Coordinate", cut), "rlnOriginX": [9.0] * 5, "rlnTomoSubtomogramRot": [1] * 5}
+    write_aligned(tmp_path / "a.star", columns, poses, shifts, 10.0, 32, {"rlnClassNumber": [3, 1, 2, 1, 1]})
+    found = read_star(tmp_path / "a.star", SHAPE, 10.0, label_column="rlnClassNumber")
+    np.testing.assert_allclose(found.positions, cut + shifts, atol=1e-4)
+    np.testing.assert_allclose(np.abs((found.quaternions * poses).sum(1)), 1, atol=1e-9)
+    assert found.labels == ["3", "1", "2", "1", "1"]
+    # What was said before of angles and origins is gone: it would be added once more.
+    blocks = read_blocks(tmp_path / "a.star")
+    assert not {"rlnOriginX", "rlnTomoSubtomogramRot"} & set(blocks["particles"])
+    assert blocks["optics"]["rlnImageSize"].tolist() == [32]
+
+
+def test_the_optics_of_a_file_are_kept_with_its_particles(tmp_path):
+    path = star(tmp_path, OPTICS, block("particles", rlnImageName=["a.mrc"], rlnOpticsGroup=[1]))
+    blocks = read_blocks(path)
+    columns = {name: values.tolist() for name, values in blocks["particles"].items()}
+    pose = np.array([[1.0, 0, 0, 0]]), np.zeros((1, 3))
+    write_aligned(tmp_path / "b.star", columns, *pose, 10.0, 32, {}, blocks["optics"])
+    again = read_blocks(tmp_path / "b.star")
+    assert again["optics"].equals(blocks["optics"]) and list(again["particles"]["rlnImageName"]) == ["a.mrc"]
+    assert again["particles"]["rlnOriginXAngst"].tolist() == [0.0]
 
 
 @pytest.mark.parametrize(
