@@ -76,6 +76,7 @@ def ours(volumes: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
         "z: preset ssl2022 (the same, p = 1/2, standardised)": SubtomogramAugmenter("ssl2022"),
         "3-D: rotation": SubtomogramAugmenter("none", rotation="so3"),
         "3-D: preset recommended (turn, shift, noise, standardised)": SubtomogramAugmenter("recommended"),
+        "3-D: preset crowded (the same, surroundings exchanged)": SubtomogramAugmenter("crowded"),
     }
     batch, found = tf.constant(volumes), {}
     step = iter(range(10**9))
