@@ -33,7 +33,7 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     if len(dataset) < batch_size:
         raise InputError(
             f"A batch of {batch_size} needs more than the {len(dataset)} samples of {dataset.name}, {dataset.split}: "
-            "take a smaller --batch_size or more samples."
+            "take more samples, or a smaller --batch_size where the command has it."
         )
     return len(dataset) // batch_size
 
