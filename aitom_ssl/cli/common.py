@@ -35,6 +35,8 @@ COMMANDS = {
     "evaluate": "measure a trained classifier on labelled subtomograms",
     "predict": "classify subtomograms: a dataset, a folder of MRC files, or a STAR file",
     "embed": "features of subtomograms: pictures, clusters, TensorBoard's projector",
+    "discover": "structures that nobody labelled: clusters of features, averages, resolution",
+    "reproduce_discovery": "Xu 2017, section 3.3: is a structure found that no training class holds?",
     "explain": "show where a trained classifier looks (Grad-CAM, Respond-CAM)",
     "export_savedmodel": "write a trained model as a SavedModel, for TensorFlow Serving or AITom",
     "import_legacy": "turn a Keras HDF5 file of AITom's networks into a run of ours",

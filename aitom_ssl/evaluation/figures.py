@@ -42,7 +42,7 @@ def slices_figure(volumes: np.ndarray, titles: Sequence[str], voxel_size: float 
     """
     volumes = _checked_volumes(volumes, titles)
     grids = [[slices[row] for slices in map(central_slices, volumes)] for row in range(3)]
-    return _grid(grids, titles, ["central z slice", "central y slice", "central x slice"], voxel_size)
+    return grid_figure(grids, titles, ["central z slice", "central y slice", "central x slice"], voxel_size)
 
 
 def views_figure(
@@ -55,12 +55,16 @@ def views_figure(
     """The central z slice of each sample above those of its two augmented views; arrays (n, z, y, x)."""
     sets = [_checked_volumes(volumes, titles) for volumes in (originals, first, second)]
     grids = [[central_slices(volume)[0] for volume in volumes] for volumes in sets]
-    return _grid(grids, titles, ["original", "view 1", "view 2"], voxel_size)
+    return grid_figure(grids, titles, ["original", "view 1", "view 2"], voxel_size)
 
 
-def _grid(
-    grids: list[list[np.ndarray]], titles: Sequence[str], rows: Sequence[str], voxel_size: float | None
+def grid_figure(
+    grids: Sequence[Sequence[np.ndarray]], titles: Sequence[str], rows: Sequence[str], voxel_size: float | None = None
 ) -> Figure:
+    """Images side by side, (y, x) each: a row of them for each of `rows`, a column for each of `titles`.
+
+    voxel_size: A, of the first image, draws a scale bar.
+    """
     side = max(1.05, 9.6 / max(len(titles), 5))
     height = side * len(rows) + 0.35
     figure = Figure(figsize=(side * len(titles) + 0.4, height), layout="constrained")

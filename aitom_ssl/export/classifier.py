@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aitom_ssl.models import ModelDescription
 
 BATCH_SIZE = 64
-INPUT, PROBABILITIES, FEATURES = "subtomogram", "probabilities", "features"
+INPUT, PROBABILITIES, FEATURES, LINEAR = "subtomogram", "probabilities", "features", "linear"
 # Signature of a SavedModel that answers each.
 _SIGNATURES = {PROBABILITIES: "serving_default", FEATURES: "features"}
 _KERAS, RIF_SVM, _SAVEDMODEL = "model.keras", "model.joblib", "SavedModel"
@@ -219,14 +219,17 @@ def load_network(
 
     output: "probabilities" of a classifier, or "features": what an encoder gives, the rotation-invariant features of a
     RIF-SVM, or the input of a classifier's last layer. Where that is a flattened map of more than 8,192 values
-    (Inception3D as published has 351,520), a run's is averaged to 2x2x2 first, as in the pooled networks. The others
-    are those of `load_classifier`.
+    (Inception3D as published has 351,520), a run's is averaged to 2x2x2 first, as in the pooled networks. "linear":
+    what the softmax at the end of a run's classifier is taken of (the structural features of Xu 2017, equation 3);
+    other kinds of files do not have it. The other arguments are those of `load_classifier`.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, expected 1 or more.")
     _check_precision(precision)
     if precision is not None and files.kind != _KERAS:
         raise InputError(f"precision={precision} needs a run with model.keras, and {files.path} is none: leave it out.")
+    if output == LINEAR and files.kind != _KERAS:
+        raise InputError(f"{files.path} has no linear activations: expected a run with {_KERAS}.")
     import_keras_quietly()
     description = files.description()
     if files.kind == RIF_SVM:
@@ -249,6 +252,8 @@ def load_keras(files: ModelFiles, precision: str | None = None) -> keras.Model:
     _check_precision(precision)
     path, description = files.path, files.description()
     model = RunFolder(path.parent).load_model()
+    if isinstance(model.output, dict) and FEATURES in model.output:  # COS-Net, of which only these are asked for here
+        model = type(model)(model.input, model.output[FEATURES])
     # An encoder's description does not say how many features it has.
     outputs = len(description.class_names) or model.output_shape[-1]
     expected = (None, *[description.size] * 3, 1), (None, outputs)
@@ -279,16 +284,19 @@ def _compiled(model: keras.Model, batch_size: int, output: str) -> Network:
     import keras
     import tensorflow as tf
 
+    from aitom_ssl.training.supervised import logits
+
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"Prediction needs TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}: unset it.")
     signature = [tf.TensorSpec((batch_size, *model.input_shape[1:4]), tf.float32)]
     activation = getattr(model.layers[-1], "activation", None)
     without_softmax = output == PROBABILITIES and activation is keras.activations.linear
+    call = logits if output == LINEAR else keras.Model.__call__
 
     # XLA on the CPU makes 3-D convolutions several times slower.
     @tf.function(input_signature=signature, jit_compile=False, autograph=False)
     def network(volumes):
-        found = tf.cast(model(volumes[..., tf.newaxis], training=False), tf.float32)
+        found = tf.cast(call(model, volumes[..., tf.newaxis], training=False), tf.float32)
         return tf.nn.softmax(found) if without_softmax else found
 
     return lambda volumes: network(tf.constant(volumes)).numpy()

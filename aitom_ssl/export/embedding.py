@@ -13,7 +13,6 @@ The folder appears whole or not at all. Pictures, clusters and the projector see
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import os
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from aitom_ssl.data.batches import subsample
 from aitom_ssl.data.sources import Reading, Source, open_source
@@ -31,13 +29,13 @@ from aitom_ssl.export.classifier import (
     BATCH_SIZE,
     FEATURES,
     RIF_SVM,
-    WIDE,
     Network,
     answers,
     find_network,
     load_network,
 )
-from aitom_ssl.export.feed import Feed, ahead
+from aitom_ssl.export.features import feature_blocks
+from aitom_ssl.export.feed import Feed
 from aitom_ssl.export.prediction import refuse_differences
 from aitom_ssl.export.prediction_tables import csv_value
 from aitom_ssl.export.projector import MOST, thumbnails, write_projector
@@ -167,24 +165,18 @@ def _features(feed: Feed, network: Network, batch_size: int, path: Path) -> tupl
     shown = np.zeros(count, bool)
     shown[_projected(count)] = True
     features, pictures = None, []
-    stream = ahead(feed.batch, (np.arange(s, min(s + batch_size, count)) for s in range(0, count, batch_size)))
-    with (
-        tqdm(total=count, desc="embedding", unit=" subtomograms", disable=None) as bar,
-        contextlib.closing(stream),
-    ):
-        for batch in stream:
-            block = answers(network, batch.volumes, batch_size, path)
-            if features is None:
-                if block.shape[1] > WIDE:
-                    raise InputError(
-                        f"{path} answers with {block.shape[1]:,} features, expected {WIDE:,} at most: give the run "
-                        "that it is of, whose map is averaged, or a network trained with --pooling=avg."
-                    )
-                features = np.empty((count, block.shape[1]), np.float32)
-            features[batch.indices] = block
-            if (seen := shown[batch.indices]).any():
-                pictures.append(thumbnails(batch.volumes[seen]))
-            bar.update(len(batch.indices))
+
+    def compute(volumes: np.ndarray) -> np.ndarray:
+        return answers(network, volumes, batch_size, path)
+
+    for batch, block in feature_blocks(feed, compute, batch_size, path):
+        if not len(batch.indices):
+            continue
+        if features is None:
+            features = np.empty((count, block.shape[1]), np.float32)
+        features[batch.indices] = block
+        if (seen := shown[batch.indices]).any():
+            pictures.append(thumbnails(batch.volumes[seen]))
     return features, np.concatenate(pictures)
 
 

@@ -127,7 +127,7 @@ def test_a_large_map_before_the_classifier_is_averaged(description, volumes, tmp
 
 
 def test_more_features_than_can_be_kept_are_refused(served, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WIDE", 15)
+    monkeypatch.setattr("aitom_ssl.export.features.WIDE", 15)
     with pytest.raises(InputError, match="answers with 16 features, expected 15 at most: give the run"):
         embed(served, str(data), tmp_path / "out")
     assert not (tmp_path / "out").exists()

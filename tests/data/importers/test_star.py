@@ -163,7 +163,8 @@ def test_aligned_particles_are_read_back_where_and_how_they_lie(tmp_path):
     rng = np.random.default_rng(1)
     cut, shifts = rng.integers(10, 40, (5, 3)).astype(float), rng.uniform(-3, 3, (5, 3))
     poses = Rotation.random(5, rng).as_quat(canonical=True, scalar_first=True)
-    columns = {"rlnTomoName": ["t"] * 5, **xyz("Coordinate", cut), "rlnOriginX": [9.0] * 5, "rlnTomoSubtomogramRot": [1] * 5}
+    columns = {"rlnTomoName": ["t"] * 5, **xyz("Coordinate", cut)}
+    columns |= {"rlnOriginX": [9.0] * 5, "rlnTomoSubtomogramRot": [1.0] * 5}
     write_aligned(tmp_path / "a.star", columns, poses, shifts, 10.0, 32, {"rlnClassNumber": [3, 1, 2, 1, 1]})
     found = read_star(tmp_path / "a.star", SHAPE, 10.0, label_column="rlnClassNumber")
     np.testing.assert_allclose(found.positions, cut + shifts, atol=1e-4)
