@@ -25,7 +25,7 @@ NUMPY_ONLY = {"errors", "geometry", "files", "cache", "mrc", "environment", "str
 KNOW_TENSORFLOW = ("data/pipeline.py", "training/callbacks.py", "training/compiled.py", "export/")
 
 PUBLIC = {
-    "models": ["Inception3D", "DSRF3D", "DSRF3Dv2", "CB3D", "RB3D", "ResNet18_3D", "NAMES", "get"],
+    "models": ["Inception3D", "DSRF3D", "DSRF3Dv2", "CB3D", "RB3D", "ResNet18_3D", "COSNet", "NAMES", "get"],
     "augmentation": [
         "RandomAffine3D",
         "RandomResizedCrop3D",
@@ -33,9 +33,10 @@ PUBLIC = {
         "SubtomogramAugmenter",
         "affine_transform_3d",
     ],
-    "losses": ["info_nce", "nt_xent", "sinkhorn", "swapped_prediction"],
+    "losses": ["dice_loss", "info_nce", "nt_xent", "sinkhorn", "swapped_prediction"],
     "ssl": ["MoCo", "SimCLR", "SwAV"],
     "active": ["NAMES", "MeanTeacher", "get"],
+    "oneshot": ["Episodes", "TrainedCOSNet", "load_cosnet"],
     "discovery": ["fourier_shell_correlation", "align", "average_subtomograms"],
     "export": ["export_savedmodel", "load_legacy_weights", "aitom_model"],
     "data": ["load_spec", "prepare", "load", "Dataset"],

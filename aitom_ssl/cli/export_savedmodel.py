@@ -5,7 +5,8 @@
 
 Each export is a new numbered folder, which appears whole: TensorFlow Serving may be watching. It takes subtomograms as
 they are (standardisation is inside), refuses another box and voxels that are not finite, and carries class names, box,
-voxel size and contrast in assets/model.json. Neither Keras nor this package is needed to use it.
+voxel size and contrast in assets/model.json. Neither Keras nor this package is needed to use it. A COS-Net takes a
+support set beside the subtomograms, and answers classes and masks.
 """
 
 from __future__ import annotations

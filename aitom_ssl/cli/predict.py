@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aitom_ssl.cli.common import flag
@@ -108,6 +109,20 @@ def reading(options: Shared) -> Reading:
     return Reading(**{field.name: getattr(options, field.name, None) for field in dataclasses.fields(Reading)})
 
 
+def print_classes(classes: Mapping[str, int]) -> None:
+    """A line a class: how many particles, and their share."""
+    total, width = sum(classes.values()), max(map(len, classes))
+    for name, count in classes.items():
+        print(f"  {name:<{width}}  {count:>9,}  {count / max(total, 1):>6.1%}")
+
+
+def print_left_out(particles: Sequence[str]) -> None:
+    """Say which particles could not be used, if any."""
+    if particles:
+        more = ", ..." if len(particles) > 5 else ""
+        print(f"left out: {len(particles):,} particles ({', '.join(particles[:5])}{more})")
+
+
 def run(options: Options) -> None:
     """Classify, and say what came of it."""
     check(options)
@@ -124,14 +139,10 @@ def run(options: Options) -> None:
         **{name: getattr(options, name) for name in shared},
     )
     total = sum(outcome.classes.values())
-    width = max(map(len, outcome.classes))
-    for name, count in outcome.classes.items():
-        print(f"  {name:<{width}}  {count:>9,}  {count / max(total, 1):>6.1%}")
+    print_classes(outcome.classes)
     for note in outcome.notes:
         print(f"note: {note}")
-    if outcome.left_out:
-        more = ", ..." if len(outcome.left_out) > 5 else ""
-        print(f"left out: {len(outcome.left_out):,} particles ({', '.join(outcome.left_out[:5])}{more})")
+    print_left_out(outcome.left_out)
     if outcome.particles:
         seconds = outcome.seconds["total"]
         print(f"{outcome.particles:,} subtomograms in {seconds:.1f} s, {outcome.particles / seconds:,.0f}/s")

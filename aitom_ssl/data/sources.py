@@ -228,7 +228,7 @@ def _shards_digest(parts: Sequence[Dataset]) -> str:
 # === Files ===
 
 
-def _from_files(
+def source_of_files(
     reading: Reading, size: int, voxel_size: float, read: Callable, describe: Callable, **others: Any
 ) -> Source:
     """A Source of files of the user: volumes checked and standardised one by one."""
@@ -251,7 +251,7 @@ def _from_files(
 def _from_folder(folder: Path, reading: Reading) -> Source:
     files, labels, class_names = find_volumes(folder, "--data")
     size, voxel_size = check_files(files, reading.box_size, reading.voxel_size)
-    return _from_files(
+    return source_of_files(
         reading,
         size,
         voxel_size,
@@ -261,14 +261,14 @@ def _from_folder(folder: Path, reading: Reading) -> Source:
         labels=labels,
         columns={"path": _Each(len(files), lambda i: files[i].relative_to(folder).as_posix())},
         star_columns={"rlnImageName": _Each(len(files), lambda i: files[i].as_posix())},
-        identity={"kind": "folder", "files": len(files), "sha256": _files_digest(files, folder)},
+        identity={"kind": "folder", "files": len(files), "sha256": files_digest(files, folder)},
     )
 
 
 def _from_aitom(folder: Path, reading: Reading) -> Source:
     particles = aitom_particles(folder, reading.box_size, reading.voxel_size, "--data")
     files = [Path(particles.describe(i)) for i in range(len(particles))]
-    return _from_files(
+    return source_of_files(
         reading,
         particles.size,
         particles.voxel_size,
@@ -282,7 +282,7 @@ def _from_aitom(folder: Path, reading: Reading) -> Source:
     )
 
 
-def _files_digest(files: Sequence[Path], folder: Path) -> str:
+def files_digest(files: Sequence[Path], folder: Path) -> str:
     """Names, sizes and times of change: reading all the voxels for it would take as long as classifying them."""
     digest = hashlib.sha256()
     for file in files:
@@ -315,7 +315,7 @@ def _from_star(path: Path, reading: Reading, size: int | None) -> Source:
         voxel_size = _one_pixel(numbers(table, ["rlnImagePixelSize"], path)[:, 0], path)
     box, voxel_size = check_files(files, reading.box_size, voxel_size)
     labels, class_names = _labels(class_labels(table, reading.label_column, path), len(table))
-    return _from_files(
+    return source_of_files(
         reading,
         box,
         voxel_size,
@@ -326,7 +326,7 @@ def _from_star(path: Path, reading: Reading, size: int | None) -> Source:
         columns={"row": np.arange(len(files)), "image": table["rlnImageName"].to_list()},
         star_columns={},
         star=StarRows(path, block, np.arange(len(files))),
-        identity={"kind": "STAR", "star": sha256(path), "sha256": _files_digest(files, path.parent)},
+        identity={"kind": "STAR", "star": sha256(path), "sha256": files_digest(files, path.parent)},
     )
 
 
@@ -352,7 +352,7 @@ def _from_tomogram(path: Path, tables: dict[str, Any], reading: Reading, size: i
     if elsewhere:
         notes.append(f"{elsewhere} of {len(tables[block])} rows of {path.name} are of other tomograms: left out.")
     columns = {axis: particles.positions[:, k] for k, axis in enumerate("xyz")}
-    return _from_files(
+    return source_of_files(
         reading,
         particles.size,
         particles.voxel_size,

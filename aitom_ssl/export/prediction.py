@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
-import sys
 import time
 import types
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,9 @@ from tqdm import tqdm
 from aitom_ssl.data.sources import Reading, Source, is_dataset, open_source
 from aitom_ssl.errors import InputError
 from aitom_ssl.export.classifier import BATCH_SIZE, Classifier, ModelFiles, find_model, load_classifier
-from aitom_ssl.export.feed import Batch, Feed, ahead
-from aitom_ssl.export.prediction_folder import PART, PredictionFolder
+from aitom_ssl.export.feed import Feed, ahead
+from aitom_ssl.export.part_batches import part_batches
+from aitom_ssl.export.prediction_folder import PredictionFolder
 from aitom_ssl.files import claimed, refuse_unwritable, write_json
 
 if TYPE_CHECKING:
@@ -152,43 +153,18 @@ class _Clock:
 
 def _write_parts(folder: PredictionFolder, feed: Feed, classifier: Classifier, clock: _Clock) -> None:
     """Predict every missing part."""
-    total = len(folder.source)
-    sizes = {number: min(PART, total - number * PART) for number in folder.missing()}
-
-    def batches() -> Iterator[np.ndarray]:
-        for number, size in sizes.items():
-            indices = np.arange(number * PART, number * PART + size)
-            for start in range(0, size, classifier.batch_size):
-                yield indices[start : start + classifier.batch_size]
-
-    stream = ahead(feed.batch, batches())
-    done = total - sum(sizes.values())
-    with (
-        tqdm(total=total, initial=done, desc="classifying", unit=" subtomograms", disable=None) as bar,
-        contextlib.closing(stream),
-    ):
-        for number, size in sizes.items():
-            indices, probabilities, seen = [], [], 0
-            while seen < size:
-                batch = _next(stream, clock, folder)
-                with clock("computing"):
-                    probabilities.append(classifier.probabilities(batch.volumes, standardized=True))
-                indices.append(batch.indices)
-                for reason in batch.left_out:
-                    tqdm.write(f"left out: {reason}", file=sys.stderr)
-                clock.particles += len(batch.indices)
-                seen += batch.asked
-                bar.update(batch.asked)
-            with clock("writing"):
-                folder.write_part(number, np.concatenate(indices), np.concatenate(probabilities))
-
-
-def _next(stream: Iterator[Batch], clock: _Clock, folder: PredictionFolder) -> Batch:
-    try:
-        with clock("waiting"):
-            return next(stream)
-    except InputError as error:
-        raise InputError(f"{error} {folder.kept()} --skip_damaged goes on without such particles.") from None
+    indices, probabilities = [], []
+    waiting = functools.partial(clock, "waiting")
+    with contextlib.closing(part_batches(folder, feed, classifier.batch_size, "classifying", waiting)) as stream:
+        for number, batch, last in stream:
+            with clock("computing"):
+                probabilities.append(classifier.probabilities(batch.volumes, standardized=True))
+            indices.append(batch.indices)
+            clock.particles += len(batch.indices)
+            if last:
+                with clock("writing"):
+                    folder.write_part(number, np.concatenate(indices), np.concatenate(probabilities))
+                indices, probabilities = [], []
 
 
 # === Measuring ===

@@ -27,12 +27,27 @@ from typing import Any, NamedTuple, TextIO
 
 from aitom_ssl.errors import InputError
 
-CLASS, CONFIDENCE, PROBABILITY = "rlnClassNumber", "aitomConfidence", "aitomProbability_"
+CLASS = "rlnClassNumber"
 INPUT_CLASS = "aitomInputClassNumber"
 CLASSES_BLOCK = "aitom_classes"
 # What a value must not begin with: a reader takes the line for a column, a text or a new block.
 _RESERVED = re.compile(r"_|;|(data|loop|save|stop|global)_", re.IGNORECASE)
 _TOKEN = re.compile(r"\"[^\"]*\"|'[^']*'|\S+")
+
+
+class Numbers(NamedTuple):
+    """What the numbers beside a class are called: that of the class itself, and of every class its name."""
+
+    best: str  # of a CSV file
+    each: str
+    star_best: str  # of a STAR file
+    star_each: str
+    star_column: str  # which column a class has, in the block of the classes
+
+
+PROBABILITIES = Numbers(
+    "confidence", "probability_", "aitomConfidence", "aitomProbability_", "aitomProbabilityColumn"
+)
 
 
 class Prediction(NamedTuple):
@@ -41,15 +56,17 @@ class Prediction(NamedTuple):
     particle: int  # place in the data, from 0
     about: Sequence[str]  # what tells it from the others
     label: int  # class, from 0
-    probabilities: Sequence[str]  # as written: the fewest digits that give the same float32
+    values: Sequence[str]  # a number a class, as written: the fewest digits that give the same float32
 
 
 # === CSV ===
 
 
-def csv_header(columns: Sequence[str], class_names: Sequence[str]) -> list[str]:
+def csv_header(
+    columns: Sequence[str], class_names: Sequence[str], numbers: Numbers = PROBABILITIES
+) -> list[str]:
     """particle, what tells it from others, class, confidence, probability_NAME a class."""
-    return ["particle", *columns, "class", "confidence", *(f"probability_{name}" for name in class_names)]
+    return ["particle", *columns, "class", numbers.best, *(numbers.each + name for name in class_names)]
 
 
 def csv_value(value: Any) -> str:
@@ -77,19 +94,18 @@ def read_predictions(file: TextIO, class_names: Sequence[str]) -> Iterator[Predi
 # === STAR ===
 
 
-def star_columns(class_names: Sequence[str]) -> list[str]:
+def star_columns(class_names: Sequence[str], numbers: Numbers = PROBABILITIES) -> list[str]:
     """Names of the columns that every STAR file of predictions has, one a class from the third on."""
     columns: list[str] = []
     for number, name in enumerate(class_names, 1):
-        column = PROBABILITY + re.sub(r"[^A-Za-z0-9_]", "_", name)
+        column = numbers.star_each + re.sub(r"[^A-Za-z0-9_]", "_", name)
         columns.append(column if column not in columns else f"{column}_{number}")
-    return [CLASS, CONFIDENCE, *columns]
+    return [CLASS, numbers.star_best, *columns]
 
 
 def star_values(prediction: Prediction) -> list[str]:
     """The values of `star_columns`."""
-    probabilities = prediction.probabilities
-    return [str(prediction.label + 1), probabilities[prediction.label], *probabilities]
+    return [str(prediction.label + 1), prediction.values[prediction.label], *prediction.values]
 
 
 def quoted(value: Any) -> str:
@@ -108,11 +124,11 @@ def loop(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> It
     yield "\n"
 
 
-def classes_block(class_names: Sequence[str]) -> Iterator[str]:
+def classes_block(class_names: Sequence[str], numbers: Numbers = PROBABILITIES) -> Iterator[str]:
     """The block that gives every class number its name."""
-    columns = star_columns(class_names)[2:]
+    columns = star_columns(class_names, numbers)[2:]
     rows = [(i, name, column) for i, (name, column) in enumerate(zip(class_names, columns, strict=True), 1)]
-    return loop(CLASSES_BLOCK, [CLASS, "aitomClassName", "aitomProbabilityColumn"], rows)
+    return loop(CLASSES_BLOCK, [CLASS, "aitomClassName", numbers.star_column], rows)
 
 
 def new_star(
@@ -121,6 +137,7 @@ def new_star(
     columns: dict[str, Sequence[Any]],
     voxel_size: float,
     size: int,
+    numbers: Numbers = PROBABILITIES,
 ) -> Iterator[str]:
     """Lines of a STAR file of particles that came from none: one optics group, `columns` by particle, predictions."""
     optics = {"rlnOpticsGroup": 1, "rlnOpticsGroupName": "opticsGroup1", "rlnImagePixelSize": f"{voxel_size:.7g}"}
@@ -129,8 +146,8 @@ def new_star(
     optics |= {"rlnImageSize": size, "rlnImageDimensionality": 3}
     yield from loop("optics", list(optics), [list(optics.values())])
     rows = ([*(c[p.particle] for c in columns.values()), 1, *star_values(p)] for p in predictions)
-    yield from loop("particles", [*columns, "rlnOpticsGroup", *star_columns(class_names)], rows)
-    yield from classes_block(class_names)
+    yield from loop("particles", [*columns, "rlnOpticsGroup", *star_columns(class_names, numbers)], rows)
+    yield from classes_block(class_names, numbers)
 
 
 def extended_star(
@@ -139,6 +156,7 @@ def extended_star(
     predictions: Iterable[tuple[int, Prediction]],
     class_names: Sequence[str],
     where: Path,
+    numbers: Numbers = PROBABILITIES,
 ) -> Iterator[str]:
     """The lines of a STAR file with the columns of predictions added to `block`, which must have a loop.
 
@@ -146,7 +164,7 @@ def extended_star(
     is there already gets the new values, everything else stays as it is, to the letter.
     Raises InputError, naming the file `where`, for a row that has not as many values as there are columns.
     """
-    adder = _Adder(predictions, class_names, where)
+    adder = _Adder(predictions, star_columns(class_names, numbers), where)
     inside = heading = dropping = found = False
     for line in lines:
         text = line.strip()
@@ -168,16 +186,16 @@ def extended_star(
             yield row
     if heading or adder.next is not None:
         raise InputError(f"{where}: data_{block} is not a table of the rows that were read: write it with a loop_.")
-    yield from classes_block(class_names)
+    yield from classes_block(class_names, numbers)
 
 
 class _Adder:
     """The columns and rows of the block that is extended."""
 
-    def __init__(self, predictions: Iterable[tuple[int, Prediction]], class_names: Sequence[str], where: Path):
+    def __init__(self, predictions: Iterable[tuple[int, Prediction]], columns: list[str], where: Path):
         self.predictions, self.where = iter(predictions), where
         self.next = next(self.predictions, None)
-        self.mine = star_columns(class_names)
+        self.mine = columns
         self.columns: list[str] = []
         self.number = -1
 

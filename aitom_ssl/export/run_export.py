@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from aitom_ssl.errors import InputError
 from aitom_ssl.export.classifier import RIF_SVM, find_run
 from aitom_ssl.export.versions import new_version
+from aitom_ssl.oneshot.trained import METHOD as COSNET
+from aitom_ssl.oneshot.trained import TrainedCOSNet
 from aitom_ssl.training.run import RunFolder
 
 if TYPE_CHECKING:
@@ -75,7 +77,13 @@ def export_run(request: ExportRequest) -> ModelDescription:
 
     description = ModelDescription.from_dict(request.about, f"{request.run}/config.yaml")
     model = RunFolder(request.run).load_model()
-    export_savedmodel(model, request.folder.parent, description, int(request.folder.name))
+    place = request.folder.parent, int(request.folder.name)
+    if description.architecture == COSNET:
+        from aitom_ssl.export.cosnet import export_cosnet
+
+        export_cosnet(TrainedCOSNet(request.run / "model.keras", description, model, ()), *place)
+    else:
+        export_savedmodel(model, place[0], description, place[1])
     return description
 
 

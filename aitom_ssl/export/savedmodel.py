@@ -156,7 +156,7 @@ def _signatures(heads: Heads, size: int) -> dict[str, tf.types.experimental.Poly
 
     def on_volumes(name: str) -> Callable[[tf.Tensor], Mapping[str, tf.Tensor]]:
         def answer(subtomogram: tf.Tensor) -> Mapping[str, tf.Tensor]:
-            return {name: heads[name](standardize(_checked(subtomogram, size)))}
+            return {name: heads[name](standardize(checked_volumes(subtomogram, size)))}
 
         return answer
 
@@ -170,19 +170,19 @@ def _signatures(heads: Heads, size: int) -> dict[str, tf.types.experimental.Poly
     return {**signatures, "serving_bytes": tf.function(on_bytes, input_signature=[raw])}
 
 
-def _checked(volumes: tf.Tensor, size: int) -> tf.Tensor:
-    """The volumes, once their shape and finiteness are asserted."""
+def checked_volumes(volumes: tf.Tensor, size: int, name: str = INPUT) -> tf.Tensor:
+    """The volumes (n, z, y, x, 1), once their shape and finiteness are asserted; `name`: what to call them."""
     shape = tf.shape(volumes)
     # Without the error on ranks that differ: a request may have any. An empty batch fails deep inside a fused
     # convolution, with a sentence about something else.
     same = tf.raw_ops.Equal(x=shape[1:], y=[size, size, size, 1], incompatible_shape_error=False)
     fits = tf.reduce_all(tf.concat([tf.reshape(same, [-1]), shape[:1] > 0], 0))
-    message = f"{INPUT} must be (batch, {size}, {size}, {size}, 1): {size} voxels a side, one channel. Received"
+    message = f"{name} must be (batch, {size}, {size}, {size}, 1): {size} voxels a side, one channel. Received"
     with tf.control_dependencies([tf.debugging.Assert(fits, [message, shape], summarize=8)]):
         volumes = tf.identity(volumes)
     finite = tf.reduce_all(tf.math.is_finite(volumes), axis=(1, 2, 3, 4))
     wrong = tf.where(tf.logical_not(finite))[:, 0]
-    message = f"{INPUT} has voxels that are NaN or infinite; positions in the batch"
+    message = f"{name} has voxels that are NaN or infinite; positions in the batch"
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), [message, wrong], summarize=8)]):
         return tf.identity(volumes)
 

@@ -9,6 +9,7 @@ import keras
 
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.models.cb3d import CB3D
+from aitom_ssl.models.cosnet import COSNet
 from aitom_ssl.models.description import ModelDescription
 from aitom_ssl.models.dsrf3d import DSRF3D
 from aitom_ssl.models.dsrf3d_v2 import DSRF3Dv2
@@ -44,6 +45,7 @@ __all__ = [
     "NAMES",
     "RB3D",
     "STANDARDIZE_LAYER",
+    "COSNet",
     "DSRF3Dv2",
     "Inception3D",
     "ModelDescription",

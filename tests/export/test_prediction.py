@@ -17,7 +17,7 @@ from aitom_ssl.data.importers.particles import prepare_volume
 from aitom_ssl.data.importers.tomogram import cut
 from aitom_ssl.data.sources import Reading
 from aitom_ssl.errors import InputError
-from aitom_ssl.export import prediction
+from aitom_ssl.export import part_batches
 from aitom_ssl.export.classifier import Classifier, load_classifier
 from aitom_ssl.export.prediction import evaluate_classifier, match_labels, predict_files
 from aitom_ssl.export.prediction_folder import PART
@@ -181,7 +181,7 @@ def test_two_processes_do_not_write_into_one_folder(run, data, whole, tmp_path):
 
 
 def test_memory_holds_a_few_batches(run, data, tmp_path, monkeypatch):
-    largest, answer = [0], prediction.ahead
+    largest, answer = [0], part_batches.ahead
 
     def watched(function, items, count=4):
         alive = [0]
@@ -195,7 +195,7 @@ def test_memory_holds_a_few_batches(run, data, tmp_path, monkeypatch):
             yield batch
             alive[0] -= batch.asked
 
-    monkeypatch.setattr(prediction, "ahead", watched)
+    monkeypatch.setattr(part_batches, "ahead", watched)
     predict_files(run, str(data), tmp_path / "out", batch_size=32)
     assert 32 <= largest[0] <= 7 * 32
 

@@ -60,7 +60,7 @@ def written(lines, tmp_path):
 def test_csv_comes_back():
     header = csv_header(["name"], CLASSES)
     assert header[:4] == ["particle", "name", "class", "confidence"] and header[4] == "probability_70S ribosome"
-    rows = [[p.particle, *p.about, CLASSES[p.label], p.probabilities[p.label], *p.probabilities] for p in PREDICTIONS]
+    rows = [[p.particle, *p.about, CLASSES[p.label], p.values[p.label], *p.values] for p in PREDICTIONS]
     assert list(read_predictions(io.StringIO(csv_text([header, *rows])), CLASSES)) == PREDICTIONS
 
 
