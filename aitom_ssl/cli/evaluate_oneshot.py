@@ -55,6 +55,10 @@ def run(options: Options) -> None:
         raise InputError(f"--seed={options.seed} must be from 0 to 2**30 - 1.")
     ways = _ways(options.ways)
 
+    from aitom_ssl.training.quiet import import_keras_quietly
+
+    import_keras_quietly()
+
     from aitom_ssl.oneshot.tables import checked_runs, evaluate_runs, tables_text
 
     refine = _refiner if options.crf else None
@@ -65,9 +69,6 @@ def run(options: Options) -> None:
     where = (options.split, options.seen, options.limit)
     requests = checked_runs(options.run, options.data, options.output, *where)
 
-    from aitom_ssl.training.quiet import import_keras_quietly
-
-    import_keras_quietly()
     names = ("shots", "targets", "episodes", "seed", "precision", "ignore_mismatch")
     results = evaluate_runs(
         requests,
