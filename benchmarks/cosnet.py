@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks import heading
+from benchmarks.workers import serve_steps, take_turns
 
 OURS = {"aitom_ssl float32": "float32", "aitom_ssl bfloat16": "mixed_bfloat16"}
 # name: (bfloat16 autocast, channels_last_3d)
@@ -142,39 +140,7 @@ def torch_step(name: str, options: argparse.Namespace) -> Callable[[], object]:
 def serve(name: str, options: argparse.Namespace) -> None:
     """A worker: for each number of steps on stdin, the seconds that a step took on stdout."""
     step = (torch_step if name in TORCH else our_step)(name, options)
-    for _ in range(3):
-        step()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        for _ in range(int(line)):
-            step()
-        print((time.perf_counter() - start) / int(line), flush=True)
-
-
-def measure(names: list[str], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds a step of each worker, one value a round; all workers take turns."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-    passed = [f"--{key}={getattr(options, key)}" for key in ("filters", "way", "episodes", "side", "threads")]
-    workers = {}
-    for name in names:
-        command = [sys.executable, "-m", "benchmarks.cosnet", f"--worker={name}", *passed]
-        pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        workers[name] = subprocess.Popen(command, text=True, env=environment, **pipe)
-        if workers[name].stdout.readline().strip() != "ready":
-            raise SystemExit(f"The worker {name!r} did not start; run it to see why: {' '.join(command)}")
-    seconds = {name: [] for name in names}
-    for _ in range(options.rounds):
-        for name, worker in workers.items():
-            # The threads of the worker before stop waiting busily.
-            time.sleep(0.3)
-            worker.stdin.write(f"{options.steps}\n")
-            worker.stdin.flush()
-            seconds[name].append(float(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    return seconds
+    serve_steps(step, time.perf_counter)
 
 
 def main() -> None:
@@ -196,7 +162,9 @@ def main() -> None:
     with_torch = importlib.util.find_spec("torch") is not None
     if not with_torch:
         print("no PyTorch rows: torch is not installed (pip install aitom_ssl[parity])", flush=True)
-    seconds = measure([*OURS, *(TORCH if with_torch else ()), ONCE, AGAIN], options)
+    passed = [f"--{key}={getattr(options, key)}" for key in ("filters", "way", "episodes", "side", "threads")]
+    names = [*OURS, *(TORCH if with_torch else ()), ONCE, AGAIN]
+    seconds = take_turns("benchmarks.cosnet", names, passed, options.threads, options.rounds, options.steps)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     best = min((middle[name] for name in TORCH if name in middle), default=None)
     print(f"\n{'training':<36}{'episodes/s':>12}{'slowest':>10}{'fastest':>10}{'ratio':>8}")

@@ -16,15 +16,13 @@ to each row. Below stand what the two views and what the loss alone take, and th
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks import heading
+from benchmarks.workers import serve_steps, take_turns
 
 METHODS = {"moco": "MoCo", "simclr": "SimCLR", "swav": "SwAV"}
 OURS = {"aitom_ssl float32": "float32", "aitom_ssl bfloat16": "mixed_bfloat16"}
@@ -191,38 +189,7 @@ def serve(name: str, method: str, batch_size: int, side: int, threads: int) -> N
     """A worker: for each number of steps on stdin, the seconds that a step took on stdout."""
     step = (torch_step if name in TORCH else our_step)(name, method, batch_size, side, threads)
     clock = time.process_time if threads == 1 else time.perf_counter
-    for _ in range(3):
-        step()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        start = clock()
-        for _ in range(int(line)):
-            step()
-        print((clock() - start) / int(line), flush=True)
-
-
-def measure(names: list[str], arguments: list[str], threads: int, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step of each worker, one value a round; all workers take turns."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    workers = {}
-    for name in names:
-        command = [sys.executable, "-m", "benchmarks.ssl_step", f"--worker={name}", *arguments]
-        pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        workers[name] = subprocess.Popen(command, text=True, env=environment, **pipe)
-        if workers[name].stdout.readline().strip() != "ready":
-            raise SystemExit(f"The worker {name!r} did not start; run it to see why: {' '.join(command)}")
-    seconds = {name: [] for name in names}
-    for _ in range(rounds):
-        for name, worker in workers.items():
-            # The threads of the worker before stop waiting busily.
-            time.sleep(0.3)
-            worker.stdin.write(f"{steps}\n")
-            worker.stdin.flush()
-            seconds[name].append(float(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    return seconds
+    serve_steps(step, clock)
 
 
 def main() -> None:
@@ -243,7 +210,10 @@ def main() -> None:
     shared = [f"--{name}={getattr(options, name)}" for name in ("batch_size", "side", "threads")]
     for method in options.methods.split(","):
         passed = [*shared, f"--methods={method}"]
-        seconds = measure([*OURS, *TORCH, VIEWS, LOSS], passed, options.threads, options.rounds, options.steps)
+        names = [*OURS, *TORCH, VIEWS, LOSS]
+        seconds = take_turns(
+            "benchmarks.ssl_step", names, passed, options.threads, options.rounds, options.steps
+        )
         middle = {name: statistics.median(values) for name, values in seconds.items()}
         best = min(middle[name] for name in TORCH)
         print(f"\n{METHODS[method]:<36}{'ms':>8}{'fastest':>10}{'slowest':>10}{'ratio':>8}{'views':>8}{'loss':>8}")
