@@ -180,9 +180,7 @@ def measure(name: str, folder: Path, arguments: list[str]) -> dict[str, float]:
     start = time.perf_counter()
     shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     process = time.perf_counter() - start
-    seconds = (
-        json.loads((output / "predictions.json").read_text())["seconds"] if name in OURS else json.loads(shown)
-    )
+    seconds = json.loads((output / "predictions.json").read_text())["seconds"] if name in OURS else json.loads(shown)
     found = output / "predictions.csv" if name in OURS else folder / "torch.csv"
     return {**seconds, "process": process, "probabilities": probabilities(found)}
 

@@ -211,9 +211,7 @@ def main() -> None:
     for method in options.methods.split(","):
         passed = [*shared, f"--methods={method}"]
         names = [*OURS, *TORCH, VIEWS, LOSS]
-        seconds = take_turns(
-            "benchmarks.ssl_step", names, passed, options.threads, options.rounds, options.steps
-        )
+        seconds = take_turns("benchmarks.ssl_step", names, passed, options.threads, options.rounds, options.steps)
         middle = {name: statistics.median(values) for name, values in seconds.items()}
         best = min(middle[name] for name in TORCH)
         print(f"\n{METHODS[method]:<36}{'ms':>8}{'fastest':>10}{'slowest':>10}{'ratio':>8}{'views':>8}{'loss':>8}")

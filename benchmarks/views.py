@@ -41,8 +41,26 @@ VARIANTS: dict[str, tuple[dict[str, object], bool]] = {
 }
 
 
+class Untrained(NamedTuple):
+    """An encoder as it is initialised, which several variants start from."""
+
+    data: str
+    flags: tuple[str, ...]  # of finetune
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data) / "-".join(["untrained", *(flag.partition("=")[2] for flag in self.flags)])
+
+    @property
+    def needs(self) -> tuple:
+        return ()
+
+    def __str__(self) -> str:
+        return f"untrained encoder on {self.data} {' '.join(self.flags)}".rstrip()
+
+
 class Variant(NamedTuple):
-    """One encoder."""
+    """One trained encoder."""
 
     data: str
     name: str
@@ -56,8 +74,13 @@ class Variant(NamedTuple):
         return Path(self.data) / f"{list(VARIANTS).index(self.name):02d}"
 
     @property
-    def needs(self) -> tuple:
-        return ()
+    def untrained(self) -> Untrained:
+        names = {"encoder": "model", "field": "field"}
+        return Untrained(self.data, tuple(f"--{names[n]}={v}" for n, v in self.flags.items() if n in names))
+
+    @property
+    def needs(self) -> tuple[Untrained]:
+        return (self.untrained,)
 
     def __str__(self) -> str:
         return f"{self.name} on {self.data}"
@@ -68,32 +91,30 @@ def command(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "aitom_ssl.cli", *words], check=True)
 
 
-def measure(variant: Variant, output: Path, epochs: int, seeds: int) -> None:
-    """results.json in the variant's folder: probe and kNN accuracies by seed, untrained and trained."""
+def measure(job: Untrained | Variant, output: Path, epochs: int, seeds: int) -> None:
+    """results.json in the job's folder: probe and kNN accuracies by seed."""
     from aitom_ssl.files import write_json
 
-    folder = output / variant.folder
-    shared = [f"--data={variant.data}", "--preset=crowded", "--precision=mixed_bfloat16"]
-    run = folder / "run"
-    if not (run / "report.html").is_file():
-        asked = {**variant.flags, "epochs": epochs, "knn_every": epochs, "output": run}
-        again = ["--resume", f"--output={run}"] if run.is_dir() else []
-        command("train_simclr", *(again or [*shared, *(f"--{name}={value}" for name, value in asked.items())]))
-    encoder = {name: value for name, value in variant.flags.items() if name in ("encoder", "field")}
-    if "encoder" in encoder:
-        encoder["model"] = encoder.pop("encoder")
-    found: dict[str, list[tuple[float, float]]] = {"untrained": [], "trained": []}
+    folder = output / job.folder
+    shared = [f"--data={job.data}", "--preset=crowded", "--precision=mixed_bfloat16"]
+    if isinstance(job, Variant):
+        run = folder / "run"
+        if not (run / "report.html").is_file():
+            asked = {**job.flags, "epochs": epochs, "knn_every": epochs, "output": run}
+            again = ["--resume", f"--output={run}"] if run.is_dir() else []
+            command("train_simclr", *(again or [*shared, *(f"--{name}={value}" for name, value in asked.items())]))
+        start = [f"--pretrained={run}"]
+    else:
+        start = ["--pretrained=none", *job.flags]
+    found: dict[str, list[float]] = {"probe_accuracy": [], "knn_accuracy": []}
     for seed in range(seeds):
-        for start, words in (
-            ("untrained", ["--pretrained=none", *(f"--{name}={value}" for name, value in encoder.items())]),
-            ("trained", [f"--pretrained={run}"]),
-        ):
-            cell = folder / f"{start}-{seed}"
-            if not (cell / "results.json").is_file():
-                flags = ["--fraction=0.25", "--epochs=0", f"--seed={seed}", f"--output={cell}"]
-                command("finetune", *shared, *words, *flags)
-            results = json.loads((cell / "results.json").read_text(encoding="utf-8"))
-            found[start].append((results["probe_accuracy"], results["knn_accuracy"]))
+        cell = folder / f"seed{seed}"
+        if not (cell / "results.json").is_file():
+            flags = ["--fraction=0.25", "--epochs=0", f"--seed={seed}", f"--output={cell}"]
+            command("finetune", *shared, *start, *flags)
+        results = json.loads((cell / "results.json").read_text(encoding="utf-8"))
+        for name, values in found.items():
+            values.append(results[name])
     write_json(folder / "results.json", found)
 
 
@@ -104,14 +125,10 @@ def table(output: Path, variants: list[Variant]) -> str:
     lines = ["| data | views, head, encoder | probe untrained | probe trained | kNN untrained | kNN trained |"]
     lines.append("|---|---|---|---|---|---|")
     for variant in variants:
-        file = output / variant.folder / "results.json"
-        if file.is_file():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            cells = [
-                mean_and_spread([pair[readout] for pair in found[start]])
-                for readout in (0, 1)
-                for start in ("untrained", "trained")
-            ]
+        files = [output / job.folder / "results.json" for job in (variant.untrained, variant)]
+        if all(file.is_file() for file in files):
+            found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+            cells = [mean_and_spread(one[name]) for name in ("probe_accuracy", "knn_accuracy") for one in found]
             lines.append(f"| {variant.data} | {variant.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -140,9 +157,9 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     failed = run_jobs(
         output,
-        variants,
-        lambda variant: measure(variant, output, options.epochs, options.seeds),
-        lambda variant: (output / variant.folder / "results.json").is_file(),
+        [*dict.fromkeys(variant.untrained for variant in variants), *variants],
+        lambda job: measure(job, output, options.epochs, options.seeds),
+        lambda job: (output / job.folder / "results.json").is_file(),
         lambda: None,
     )
     print(heading("keras", "tensorflow"), table(output, variants), sep="\n\n")
