@@ -37,6 +37,7 @@ from aitom_ssl.active.pool import Plan, Pool, first_choice, make_plan, strategy_
 from aitom_ssl.active.report import write_active_report
 from aitom_ssl.active.strategy import Known, Strategy
 from aitom_ssl.data import Dataset, steps_per_epoch
+from aitom_ssl.data.batches import epochs_with
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.classification import classification_metrics
 from aitom_ssl.evaluation.probes import extract_features
@@ -81,14 +82,15 @@ def area_under_curve(labels: Sequence[int], accuracies: Sequence[float]) -> floa
 
 
 class CycleFolder(RunFolder):
-    """cycles/NN of a run. Its checkpoints are a minute apart at least; the last epoch's is kept, alone."""
+    """cycles/NN of a run. Its checkpoints are a minute apart at least; that of the last of `epochs` is kept, alone."""
 
-    def __init__(self, run: Path, number: int, epochs: int):
+    def __init__(self, run: Path, number: int):
         super().__init__(run / "cycles" / f"{number:02d}")
-        self.number, self.epochs, self._saved = number, epochs, time.monotonic()
+        self.number, self._saved = number, time.monotonic()
+        self.epochs: int | None = None  # once its labels are known
 
     def save_checkpoint(self, checkpoint: Checkpoint, variables: Sequence[Any]) -> None:
-        if checkpoint.epoch < self.epochs and time.monotonic() - self._saved < _CHECKPOINT_SECONDS:
+        if checkpoint.epoch != self.epochs and time.monotonic() - self._saved < _CHECKPOINT_SECONDS:
             return
         super().save_checkpoint(checkpoint, variables)
         self._saved = time.monotonic()
@@ -187,8 +189,9 @@ def run_active_learning(
         settings: data, limit (or None), strategy (of `active.NAMES`) with its `pool.OPTIONS`, oracle with its port (see
             `make_oracle`), classes, initial, step and final (see `pool.make_plan`), model, pooled, with its field,
             start ("scratch"; "warm": with the weights of the cycle before; or a run of ours, whose encoder each cycle
-            begins with), epochs a cycle, batch_size, optimizer, learning_rate, momentum and weight_decay (see
-            `finetuning.optimizer`), class_weights, augmentation, seed, precision.
+            begins with), epochs a cycle, steps (of a cycle at least, by more epochs), batch_size, optimizer,
+            learning_rate, momentum and weight_decay (see `finetuning.optimizer`), class_weights, augmentation, seed,
+            precision.
         output: the run's folder, or None for runs/active_learning-DATA.
         resume: go on with the run in `output`; `settings` must be that run's, but for a larger `final`.
         command: what makes the run again, kept in its config.
@@ -249,7 +252,7 @@ class _Loop:
     ):
         self.run, self.plan, self.train, self.strategy, self.oracle = run, plan, train, strategy, oracle
         self.settings, self.command, self.names = settings, command, plan.class_names
-        self.cycles = [CycleFolder(run.path, number, settings["epochs"]) for number in range(len(plan.targets))]
+        self.cycles = [CycleFolder(run.path, number) for number in range(len(plan.targets))]
 
     def done(self) -> int:
         """Cycles that are finished."""
@@ -369,7 +372,8 @@ class _Loop:
         labelled, unlabelled = view.subset(pool.labelled), view.subset(pool.unlabelled)
         seed = cycle_seed(self.settings["seed"], cycle.number)
         batch_size = fitting_batch(self.settings["batch_size"], len(labelled))
-        settings = {**self.settings, "seed": seed, "batch_size": batch_size}
+        cycle.epochs = epochs_with(labelled, batch_size, self.settings["epochs"], self.settings["steps"])
+        settings = {**self.settings, "seed": seed, "batch_size": batch_size, "epochs": cycle.epochs}
         made = []
 
         def trainer(*parts: Any) -> keras.Model:
@@ -378,7 +382,7 @@ class _Loop:
 
         with numerics(settings["precision"], seed):
             network = self.strategy.prepare(self._untrained(cycle, view, seed))
-            steps = settings["epochs"] * steps_per_epoch(labelled, batch_size)
+            steps = cycle.epochs * steps_per_epoch(labelled, batch_size)
             data = Labelled(labelled, None, labelled, "", (), view)
             done = train_classifier(network, optimizer(settings, steps), data, cycle, settings, trainer)
         return Trained(network, made[0], done)

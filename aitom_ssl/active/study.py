@@ -138,7 +138,7 @@ def _run(cell: Cell, settings: Mapping[str, Any], folder: Path) -> None:
     asked = {**settings["run"], **cell.variant.changes, "seed": cell.seed}
     run_active_learning(asked, str(path), (path / "config.yaml").is_file(), command_line(METHOD, asked))
     count = json.loads((path / "results.json").read_text(encoding="utf-8"))["cycles"]
-    cycles = [CycleFolder(path, number, asked["epochs"]).results() for number in range(count)]
+    cycles = [CycleFolder(path, number).results() for number in range(count)]
     labels, accuracies = ([cycle[name] for cycle in cycles] for name in ("labelled", "accuracy"))
     about = {
         "samples": cycles[-1]["samples"],

@@ -19,7 +19,8 @@ export_savedmodel take it. Stop at any time and go on with --resume: the numbers
 
 --preset=paper is DAL 2023, whose appendix, with the details of training, was not to be had: epochs, batches and rates
 are those of VAAL (Sinha 2019), which it compares with. With few labels and few steps the paper's mean model is nearly
-random; --preset=recommended starts it as a copy, averages over fewer steps, and turns the training volumes in 3-D.
+random; --preset=recommended starts it as a copy, averages over fewer steps, trains for 1,000 steps at least, and turns
+the training volumes in 3-D.
 --preset=crowded is for particles that are small in their box, among neighbours, see train_moco.
 """
 
@@ -63,6 +64,7 @@ RECIPE = Recipe(
     presets={
         "paper": {
             "epochs": 100,
+            "steps": 0,
             "batch_size": 128,
             "optimizer": "sgd",
             "learning_rate": 0.01,
@@ -75,6 +77,7 @@ RECIPE = Recipe(
         },
         "recommended": {
             "epochs": 30,
+            "steps": 1000,
             "batch_size": 32,
             "optimizer": "adam",
             "learning_rate": 1e-3,
@@ -87,6 +90,7 @@ RECIPE = Recipe(
         },
         "crowded": {
             "epochs": 30,
+            "steps": 1000,
             "batch_size": 32,
             "optimizer": "adam",
             "learning_rate": 1e-3,
@@ -103,6 +107,7 @@ RECIPE = Recipe(
         "limit": 48,
         "model": "rb3d",
         "epochs": 2,
+        "steps": 0,
         "batch_size": 8,
         "learning_rate": 1e-3,
         "initial": 0.25,
@@ -116,6 +121,7 @@ RECIPE = Recipe(
         "final": ABOVE_0,
         "regularization": AT_LEAST_0,
         "alpha": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+        "steps": AT_LEAST_0,
         "passes": (lambda v: v >= 2, "2 or more"),
         "port": (lambda v: 0 <= v <= 65535, "from 0 to 65535"),
     },
@@ -144,6 +150,7 @@ class Options:
         "train_moco, train_simclr, train_swav or a classifier.",
     )
     epochs: int | None = _flag("epochs", "Passes over the labelled samples in each cycle.")
+    steps: int | None = _flag("steps", "Steps of each cycle at least, by more epochs where labels are few.")
     batch_size: int | None = _flag("batch_size", "Volumes a step; fewer where fewer have a label.")
     optimizer: str | None = _flag("optimizer", "Method of descent.", ("sgd", "adam"))
     learning_rate: float | None = _flag("learning_rate", "Of a cycle's first step; falls to 0 along a cosine.")

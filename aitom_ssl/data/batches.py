@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,11 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
             "take more samples, or a smaller --batch_size where the command has it."
         )
     return len(dataset) // batch_size
+
+
+def epochs_with(dataset: Dataset, batch_size: int, epochs: int, steps: int) -> int:
+    """`epochs`, or more where they would make fewer than `steps` batches: few labels need many passes."""
+    return max(epochs, math.ceil(steps / steps_per_epoch(dataset, batch_size)))
 
 
 class TrainingOrder:

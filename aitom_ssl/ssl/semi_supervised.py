@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aitom_ssl import environment
-from aitom_ssl.data.batches import steps_per_epoch
+from aitom_ssl.data.batches import epochs_with
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
@@ -198,7 +197,7 @@ def epochs_for(asked: Mapping[str, Any], steps: int) -> int:
     if asked["epochs"] == 0:
         return 0
     labelled = asked_labels(checked_splits(asked, None, False), asked)
-    return max(asked["epochs"], math.ceil(steps / steps_per_epoch(labelled.train, asked["batch_size"])))
+    return epochs_with(labelled.train, asked["batch_size"], asked["epochs"], steps)
 
 
 def _go_on(study: RunFolder) -> str:

@@ -60,7 +60,8 @@ def data(tmp_path_factory):
 
 
 def settings(data, **changes):
-    flags = {"strategy": "ema", "initial": 6.0, "step": 6.0, "final": 18.0, "epochs": 2, "batch_size": 4, **changes}
+    flags = {"strategy": "ema", "initial": 6.0, "step": 6.0, "final": 18.0, "epochs": 2, "steps": 0, "batch_size": 4}
+    flags |= changes
     return command.RECIPE.new(command.Options(data=str(data), preset="recommended", augmentation="none", **flags))
 
 
@@ -111,7 +112,8 @@ def test_seeds_of_cycles_differ():
 
 
 def test_checkpoints_are_a_minute_apart_but_for_the_last(tmp_path, monkeypatch):
-    cycle = CycleFolder(tmp_path, 0, 5)
+    cycle = CycleFolder(tmp_path, 0)
+    cycle.epochs = 5
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: cycle._saved + now[0])
     kept = []
@@ -120,6 +122,12 @@ def test_checkpoints_are_a_minute_apart_but_for_the_last(tmp_path, monkeypatch):
         cycle.save_checkpoint(Checkpoint(epoch, [], 0.0), [])
         kept.append([int(path.stem[-5:]) for path in (cycle.path / "checkpoints").glob("*")])
     assert kept == [[], [2], [2], [5]]
+
+
+def test_few_labels_take_more_epochs(data, tmp_path, untrained):
+    run = run_active_learning(settings(data, strategy="random", steps=6), tmp_path / "run")
+    # Batches of 4 out of 6, 12 and 18 labels: 1, 3 and 4 steps an epoch, 2 epochs at least.
+    assert [int(row["epochs"]) for row in rows(run.path / "cycles.csv")] == [6, 2, 2]
 
 
 # === Whole runs ===

@@ -171,9 +171,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(data, tmp_path, capsys, monkey
     write_dataset(tmp_path / "blind", "blind", ["a", "b"], 10.0, "bright", {"train": samples(9)})
     for flags, words in (
         ([], "--data is missing"),
-        ([f"--data={data}", "--final=30"], "--final=30 asks for more, and the pool has 24"),
-        ([f"--data={data}", "--initial=5", "--final=5"], "there is nothing to select"),
-        (["--data=blind", "--initial=2", "--step=2"], "a study needs some to measure on"),
+        ([f"--data={data}", "--initial=5", "--step=5", "--final=30"], "--final=30 asks for more, and the pool has 24"),
+        ([f"--data={data}", "--initial=5", "--step=5", "--final=5"], "there is nothing to select"),
+        (["--data=blind", "--initial=2", "--step=2", "--final=6"], "a study needs some to measure on"),
         (["--resume"], "There is no run"),
     ):
         assert main("active_learning_study", flags) == 2

@@ -8,6 +8,7 @@ import pytest
 from aitom_ssl.data.batches import (
     TrainingOrder,
     epoch_order,
+    epochs_with,
     gather,
     gather_halves,
     numpy_batches,
@@ -123,6 +124,10 @@ def test_batches_of_halves_are_x_pairs_in_the_order_of_the_volumes(halved):
             np.testing.assert_array_equal(image, expected)
             np.testing.assert_array_equal(same, expected)
         np.testing.assert_array_equal(labels, halved.labels[rows])
+
+
+def test_epochs_that_make_enough_steps(dataset):
+    assert [epochs_with(dataset, 3, 4, steps) for steps in (0, 12, 13, 30)] == [4, 4, 5, 10]
 
 
 def test_batches_of_halves_need_halves(dataset):
