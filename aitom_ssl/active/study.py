@@ -40,7 +40,7 @@ from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
 from aitom_ssl.files import atomic_write, write_json
-from aitom_ssl.training.jobs import run_jobs
+from aitom_ssl.training.jobs import run_study_jobs
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line
 
@@ -107,23 +107,21 @@ def run_study(
         write_tables(study.path, now["settings"], now["command"])
         return now["settings"]
 
-    try:
-        failed = run_jobs(
-            study.path,
-            cells,
-            lambda cell: _run(cell, settings, study.path),
-            lambda cell: _finished(cell, study.path),
-            so_far,
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Finished cells are kept. Go on with: {_go_on(study)}") from None
-    settings = so_far()
-    results = results_in(study.path, cells_of(settings))
-    print(f"\n{tables_text(results, settings)}\n\n{measured_on(results, settings)}", flush=True)
-    print(f"\ntable   {study.path / 'table.csv'}\nreport  {study.path / 'report.html'}", flush=True)
-    if failed:
-        names = "; ".join(map(str, failed))
-        raise InputError(f"{len(failed)} of {len(cells)} cells failed ({names}): see above, then {_go_on(study)}")
+    def text() -> str:
+        now = so_far()
+        results = results_in(study.path, cells_of(now))
+        return f"{tables_text(results, now)}\n\n{measured_on(results, now)}"
+
+    run_study_jobs(
+        NAME,
+        study.path,
+        cells,
+        lambda cell: _run(cell, settings, study.path),
+        lambda cell: _finished(cell, study.path),
+        so_far,
+        text,
+        kind="cells",
+    )
     return study
 
 
@@ -154,10 +152,6 @@ def drop_networks(folder: Path) -> None:
     for cycle in folder.glob("cycles/*"):
         shutil.rmtree(cycle / "checkpoints", ignore_errors=True)
         (cycle / "network.keras").unlink(missing_ok=True)
-
-
-def _go_on(study: RunFolder) -> str:
-    return f"aitom-ssl {NAME} --resume --output={study.path}"
 
 
 # === The tables ===

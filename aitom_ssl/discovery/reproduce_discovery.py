@@ -46,7 +46,7 @@ from aitom_ssl.discovery.subdivision import FeatureMaker, subdivide
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import atomic_write, write_json
 from aitom_ssl.mrc import read_mrc, write_mrc
-from aitom_ssl.training.jobs import run_jobs
+from aitom_ssl.training.jobs import run_study_jobs
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line
 
@@ -160,18 +160,13 @@ def run_reproduction(
     def so_far() -> None:
         write_table(study.path, settings)
 
-    try:
-        failed = run_jobs(study.path, [Samples(), *jobs], run, finished, so_far)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Finished tests are kept. Go on with: {_go_on(study)}") from None
-    results = write_table(study.path, settings)
-    if results:
-        write_reproduction_report(study.path, results, settings, command)
-    print(f"\n{table_text(results)}\n\n{measured_on(results, settings)}", flush=True)
-    print(f"\ntable   {study.path / 'table.csv'}\nreport  {study.path / 'report.html'}", flush=True)
-    if failed:
-        names = "; ".join(map(str, failed))
-        raise InputError(f"{len(failed)} of {len(jobs)} tests failed ({names}): see above, then {_go_on(study)}")
+    def text() -> str:
+        results = write_table(study.path, settings)
+        if results:
+            write_reproduction_report(study.path, results, settings, command)
+        return f"{table_text(results)}\n\n{measured_on(results, settings)}"
+
+    run_study_jobs(NAME, study.path, [Samples(), *jobs], run, finished, so_far, text)
     return study
 
 
@@ -179,10 +174,6 @@ def jobs_of(settings: Mapping[str, Any]) -> list[HeldOut]:
     """The tests asked for, every class once before a second seed."""
     names = [name for name in settings["classes"] if name in settings["held_out"]]
     return [HeldOut(name, seed) for seed in range(settings["seeds"]) for name in names]
-
-
-def _go_on(study: RunFolder) -> str:
-    return f"aitom-ssl {NAME} --resume --output={study.path}"
 
 
 # === Data ===

@@ -27,7 +27,7 @@ import yaml
 from aitom_ssl import environment
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import atomic_write
-from aitom_ssl.training.jobs import run_jobs
+from aitom_ssl.training.jobs import run_study_jobs
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line, refuse_changes
 
@@ -132,17 +132,11 @@ def run_reproduction(
     def so_far() -> None:
         _write_so_far(table, settings, command)
 
-    try:
-        failed = run_jobs(table.path, jobs, lambda job: _run(job, settings, table), finished, so_far)
-    except KeyboardInterrupt:
-        done = len(results_in(table.path))
-        raise KeyboardInterrupt(f"Finished runs are kept: {done}. Go on with: {_go_on(table)}") from None
-    so_far()
-    print(f"\n{table_text(results_in(table.path), settings)}\n\ntable   {table.path / 'table.csv'}", flush=True)
-    print(f"report  {table.path / 'report.html'}", flush=True)
-    if failed:
-        names = "; ".join(map(str, failed))
-        raise InputError(f"{len(failed)} of {len(jobs)} runs failed ({names}): see above, then {_go_on(table)}")
+    def text() -> str:
+        so_far()
+        return table_text(results_in(table.path), settings)
+
+    run_study_jobs(NAME, table.path, jobs, lambda job: _run(job, settings, table), finished, so_far, text)
     return table
 
 
@@ -192,10 +186,6 @@ def _data(job: Job, settings: Mapping[str, Any], folder: Path) -> str:
     with atomic_write(path) as temporary:
         temporary.write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
     return str(path)
-
-
-def _go_on(table: RunFolder) -> str:
-    return f"aitom-ssl {NAME} --resume --output={table.path}"
 
 
 # === The table ===

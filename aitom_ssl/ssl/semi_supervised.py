@@ -27,7 +27,7 @@ from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
 from aitom_ssl.files import atomic_write
-from aitom_ssl.training.jobs import run_jobs
+from aitom_ssl.training.jobs import run_study_jobs
 from aitom_ssl.training.request import asked_labels, checked_splits
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line
@@ -132,17 +132,12 @@ def run_study(
     def so_far() -> None:
         write_table(study.path, settings, command)
 
-    try:
-        failed = run_jobs(study.path, jobs, run, lambda job: _finished(job, study.path), so_far)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Finished runs are kept. Go on with: {_go_on(study)}") from None
-    so_far()
-    results = results_in(study.path, jobs)
-    print(f"\n{table_text(results)}\n\n{measured_on(results, settings)}", flush=True)
-    print(f"\ntable   {study.path / 'table.csv'}\nreport  {study.path / 'report.html'}", flush=True)
-    if failed:
-        names = "; ".join(map(str, failed))
-        raise InputError(f"{len(failed)} of {len(jobs)} runs failed ({names}): see above, then {_go_on(study)}")
+    def text() -> str:
+        so_far()
+        results = results_in(study.path, jobs)
+        return f"{table_text(results)}\n\n{measured_on(results, settings)}"
+
+    run_study_jobs(NAME, study.path, jobs, run, lambda job: _finished(job, study.path), so_far, text)
     return study
 
 
@@ -198,10 +193,6 @@ def epochs_for(asked: Mapping[str, Any], steps: int) -> int:
         return 0
     labelled = asked_labels(checked_splits(asked, None, False), asked)
     return epochs_with(labelled.train, asked["batch_size"], asked["epochs"], steps)
-
-
-def _go_on(study: RunFolder) -> str:
-    return f"aitom-ssl {NAME} --resume --output={study.path}"
 
 
 # === The table ===

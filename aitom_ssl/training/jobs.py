@@ -69,3 +69,29 @@ def run_jobs(
             said = True
             time.sleep(WAIT)
     return failed
+
+
+def run_study_jobs(
+    name: str,
+    folder: Path,
+    jobs: Sequence[Job],
+    run: Callable[[Job], None],
+    finished: Callable[[Job], bool],
+    so_far: Callable[[], None],
+    text: Callable[[], str],
+    kind: str = "runs",
+) -> None:
+    """`run_jobs` in the `folder` of a study; then print `text()` and where its table.csv and report.html are.
+
+    name: of the command that goes on with the study. kind: what the jobs are called. What interrupts, or has failed in
+    the end, says how to go on: KeyboardInterrupt, InputError.
+    """
+    go_on = f"aitom-ssl {name} --resume --output={folder}"
+    try:
+        failed = run_jobs(folder, jobs, run, finished, so_far)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Finished {kind} are kept. Go on with: {go_on}") from None
+    print(f"\n{text()}\n\ntable   {folder / 'table.csv'}\nreport  {folder / 'report.html'}", flush=True)
+    if failed:
+        names = "; ".join(map(str, failed))
+        raise InputError(f"{len(failed)} of {len(jobs)} {kind} failed ({names}): see above, then {go_on}")

@@ -169,7 +169,7 @@ def test_a_test_that_fails_leaves_the_others(tmp_path, untrained, monkeypatch):
 
     monkeypatch.setattr(reproduce_discovery, "_leave_out", leave_out)
     monkeypatch.setattr(reproduce_discovery, "write_reproduction_report", lambda *_: None)
-    with pytest.raises(InputError, match=r"1 of 2 tests failed .ribosome_70s held out, seed 0.*--resume"):
+    with pytest.raises(InputError, match=r"1 of 3 runs failed .ribosome_70s held out, seed 0.*--resume"):
         run_reproduction(settings, untrained, str(tmp_path / "study"))
     assert [result.job.name for result in results_in(tmp_path / "study", settings)] == ["groel"]
     (tmp_path / "study" / "held_out" / "groel-seed0" / "results.json").write_text("{}")

@@ -154,7 +154,7 @@ def test_a_failed_run_keeps_the_others_and_goes_on_next_time(fakes, tmp_path, ca
 
 def test_an_interrupted_table_says_how_to_go_on(fakes, tmp_path):
     fakes.raises["rif_svm", "snr01_tilt60"] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt, match=r"^Finished runs are kept: 2\. Go on with: aitom-ssl reproduce"):
+    with pytest.raises(KeyboardInterrupt, match=r"^Finished runs are kept\. Go on with: aitom-ssl reproduce"):
         run_reproduction(SETTINGS, str(tmp_path / "t"))
     assert len(list(csv.DictReader((tmp_path / "t" / "table.csv").open()))) == 2
     fakes.calls.clear()

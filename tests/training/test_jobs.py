@@ -9,7 +9,7 @@ import pytest
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.training import jobs as module
-from aitom_ssl.training.jobs import run_jobs
+from aitom_ssl.training.jobs import run_jobs, run_study_jobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,40 @@ def test_what_fails_takes_with_it_what_needs_it_alone(tmp_path, capsys):
     assert go(tmp_path, [A, AFTER_A, B, AFTER_B], run) == (["a", "b", "after_b"], ["a", "after_a"])
     assert "failed: no." in capsys.readouterr().out
     assert go(tmp_path, [A, AFTER_A]) == (["a", "after_a"], [])
+
+
+def study(folder, run):
+    def write(job):
+        run(job)
+        (folder / job.folder).mkdir(parents=True)
+
+    def finished(job):
+        return (folder / job.folder).is_dir()
+
+    run_study_jobs("some_study", folder, [A, B], write, finished, lambda: None, lambda: "the table", kind="cells")
+
+
+def test_a_study_ends_with_its_table_and_says_what_failed(tmp_path, capsys):
+    def run(job):
+        if job is A:
+            raise InputError("no.")
+
+    with pytest.raises(InputError, match=rf"^1 of 2 cells failed \(a\): .*some_study --resume --output={tmp_path}$"):
+        study(tmp_path, run)
+    assert capsys.readouterr().out.endswith(
+        f"the table\n\ntable   {tmp_path}/table.csv\nreport  {tmp_path}/report.html\n"
+    )
+    study(tmp_path, lambda job: None)
+    assert (tmp_path / A.folder).is_dir()
+
+
+def test_a_study_that_is_interrupted_says_how_to_go_on(tmp_path):
+    def run(job):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=rf"^Finished cells are kept\. .*--resume --output={tmp_path}$"):
+        study(tmp_path, run)
+
 
 
 def test_other_errors_end_it_and_let_go(tmp_path):
