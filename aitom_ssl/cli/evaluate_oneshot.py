@@ -3,16 +3,19 @@
     aitom-ssl evaluate_oneshot --run=runs/cosnet-cosnet_snr05 --output=evaluation
     aitom-ssl evaluate_oneshot --run=runs/full,runs/no_duse,runs/no_decoder --ways=2,4,6 --output=ablation
     aitom-ssl evaluate_oneshot --run=runs/mine --data=my_particles/ --shots=5 --crf --output=five_shots
+    aitom-ssl evaluate_oneshot --run=runs/mine --align --episodes=200 --ways=2,4 --output=aligned
 
 Prints tables as those of Zhou 2020: accuracy by data, ways and variant of the network with 95% intervals over episodes,
 and Dice of each class, before and with --crf after the conditional random field. Runs of one variant on the same data
-are averaged, with their standard deviation. Classes that a run was trained on are left out, by name. The output folder
-gets results.json and report.html; an evaluation in it is replaced.
+are averaged, with their standard deviation. Classes that a run was trained on are left out, by name. --align turns each
+target to lie as each support does before they are compared, which takes about 0.1 s a pair. The output folder gets
+results.json and report.html; an evaluation in it is replaced.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +39,10 @@ class Options:
     split: str = flag("test", "Which samples.", choices=("train", "validation", "test"))
     seen: bool = flag(False, "Measure on the classes that the run was trained on, instead of on the others.")
     crf: bool = flag(False, "Also refine the masks with the conditional random field.")
+    align: bool = flag(False, "Turn each target to lie as each support does before comparing them. Slow.")
+    tilt_max: float | None = flag(
+        None, "With --align: largest tilt either way, in degrees. Default: as simulated, 60 for other data."
+    )
     limit: int | None = flag(None, "At most this many samples of the split. Default: all.")
     seed: int = flag(0, "Of the episodes.")
     precision: str | None = flag(None, "What to compute in. Default: as each run was trained.", choices=PRECISIONS)
@@ -53,6 +60,10 @@ def run(options: Options) -> None:
             raise InputError(f"--{name}={value} must be 1 or more.")
     if not 0 <= options.seed < 2**30:
         raise InputError(f"--seed={options.seed} must be from 0 to 2**30 - 1.")
+    if options.tilt_max is not None and not 0 < options.tilt_max <= 90:
+        raise InputError(f"--tilt_max={options.tilt_max:g}: expected degrees, above 0 and up to 90.")
+    if options.tilt_max is not None and not options.align:
+        raise InputError(f"--tilt_max={options.tilt_max:g} is for --align: leave it out, or add that.")
     ways = _ways(options.ways)
 
     from aitom_ssl.training.quiet import import_keras_quietly
@@ -75,6 +86,7 @@ def run(options: Options) -> None:
         options.output,
         ways,
         refine=refine,
+        align=functools.partial(_aligner, options.tilt_max) if options.align else None,
         command=_command(options),
         **{name: getattr(options, name) for name in names},
     )
@@ -87,6 +99,14 @@ def _refiner(run: str) -> Callable[[Any, Any], Any]:
 
     parameters = choose_field(run, True)
     return lambda volume, probability: refine_mask(volume, probability, parameters)
+
+
+def _aligner(tilt_max: float | None, data: str) -> Callable[[Any, Any, Any], Any]:
+    """Turns targets of that dataset, whose missing wedges all lie the same way."""
+    from aitom_ssl.discovery.alignment import brought_to
+    from aitom_ssl.discovery.discover import largest_tilt, simulation_of
+
+    return functools.partial(brought_to, wedge=largest_tilt(tilt_max, simulation_of(data)))
 
 
 def _command(options: Options) -> str:

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
 
@@ -168,6 +169,29 @@ def compose(pose: Alignment, frame: Alignment) -> Alignment:
     turn = geometry.quaternion_to_matrix(pose.quaternion)
     quaternion = geometry.matrix_to_quaternion(turn @ geometry.quaternion_to_matrix(frame.quaternion))
     return Alignment(quaternion, pose.shift + (turn @ np.asarray(frame.shift)[..., None])[..., 0], pose.score)
+
+
+def turned_back(volume: np.ndarray, quaternion: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """(n, n, n) float32: `volume` without its mean, turned and shifted back from that pose (trilinear, 0 beyond it)."""
+    volume = np.asarray(volume, np.float32)
+    matrix = geometry.invert_affine(geometry.pose_to_affine(quaternion, shift))
+    middle = np.array([geometry.centre(side) for side in volume.shape])
+    offset = middle + matrix[:, 3] - matrix[:, :3] @ middle
+    return ndimage.affine_transform(volume - volume.mean(), matrix[:, :3], offset, order=1, mode="constant")
+
+
+def brought_to(volume: np.ndarray, reference: np.ndarray, mask: np.ndarray | None, wedge: Wedge) -> np.ndarray:
+    """(n, n, n) float32: `volume` turned and shifted to lie as `reference` does, as far as they can be aligned.
+
+    mask: (n, n, n), 1 on the particle of the reference and 0 on what else is in its box, soft or not; None: everything
+    counts. wedge: of both.
+    """
+    if mask is not None:
+        # The median: neighbours fill less than half of what is around.
+        around = reference[mask < 0.5]
+        reference = (reference - np.median(around if around.size else reference)) * mask
+    pose = align(volume, reference, wedge, reference_wedge=wedge)
+    return turned_back(volume, pose.quaternion, pose.shift)
 
 
 def angle_between(first: np.ndarray, second: np.ndarray, symmetry: np.ndarray | None = None) -> np.ndarray:

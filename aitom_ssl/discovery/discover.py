@@ -203,11 +203,14 @@ def run_discovery(
 
 def averaging_settings(settings: Mapping[str, Any], simulation: Mapping[str, Any] | None) -> AveragingSettings:
     """Of `run_discovery`'s settings; simulation: parameters that the data were made with, where they are known."""
-    tilt = settings["tilt_max"]
-    if tilt is None:
-        tilt = float((simulation or {}).get("tilt_max", 60.0))
+    tilt = largest_tilt(settings["tilt_max"], simulation)
     names = ("classes", "iterations", "gold_standard", "mask_radius", "max_shift", "seed")
     return AveragingSettings(tilt_max=tilt, **{name: settings[name] for name in names})
+
+
+def largest_tilt(asked: float | None, simulation: Mapping[str, Any] | None) -> float:
+    """Degrees either way: what was asked for, else the simulation's, else 60."""
+    return float((simulation or {}).get("tilt_max", 60.0)) if asked is None else asked
 
 
 def simulation_of(data: str) -> dict[str, Any] | None:

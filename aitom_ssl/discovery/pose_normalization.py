@@ -21,6 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from aitom_ssl import geometry
+from aitom_ssl.discovery.alignment import turned_back
 from aitom_ssl.discovery.clustering import CLUSTERS, MEMORY, Partition, over_partition
 from aitom_ssl.errors import InputError
 
@@ -87,15 +88,6 @@ def two_means_level(values: np.ndarray) -> float:
     return level
 
 
-def normalized(volume: np.ndarray, pose: PrincipalPose) -> np.ndarray:
-    """(n, n, n) float32: `volume` without its mean, turned and shifted back from `pose` (trilinear, 0 beyond it)."""
-    volume = np.asarray(volume, np.float32)
-    matrix = geometry.invert_affine(geometry.pose_to_affine(pose.quaternion, pose.shift))
-    middle = np.array([geometry.centre(side) for side in volume.shape])
-    offset = middle + matrix[:, 3] - matrix[:, :3] @ middle
-    return ndimage.affine_transform(volume - volume.mean(), matrix[:, :3], offset, order=1, mode="constant")
-
-
 def pose_normalized_features(
     volumes: Sequence[np.ndarray],
     sigma: float = SIGMA,
@@ -128,7 +120,7 @@ def pose_normalized_features(
             pose = principal_pose(volume, sigma, displaced)
         except InputError as error:
             raise InputError(f"Volume {i}: {error}") from None
-        out[i] = normalized(volume, pose)[inside]
+        out[i] = turned_back(volume, pose.quaternion, pose.shift)[inside]
         off[i] = pose.displaced
     return out, off
 

@@ -22,6 +22,8 @@ _Z95 = 1.959964
 
 # (volume (z, y, x), probability (z, y, x)) to a mask (z, y, x) of zeros and ones.
 Refine = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# (target, support, mask of the support or None), (z, y, x) each, to the target as the support lies.
+Align = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 
 
 class Interval(NamedTuple):
@@ -124,26 +126,44 @@ def answer_episodes(
     episodes: int = 1000,
     seed: int = 0,
     classes: Sequence[int] | None = None,
+    align: Align | None = None,
 ) -> Answers:
     """Accuracy in `episodes` n-way-K-shot episodes with `targets` targets of each class.
 
     A target is given the class of highest score; by either read-out that is the same one. Intervals are over episodes,
-    and so do not include what another test set or another training would change. Raises InputError where the data have
-    too few classes or samples for such episodes.
+    and so do not include what another test set or another training would change. With `align` each target goes through
+    the network anew for each support, turned to lie as it does: what Zhou 2020 names as future work. Raises InputError
+    where the data have too few classes or samples for such episodes.
     """
     plan = Episodes(measured.data.labels, way, shots, targets, seed, classes)
     labels = np.repeat(np.arange(way), shots)
     right, by_class = [], {label: [] for label in plan.classes}
     for number in range(episodes):
         episode = plan(number)
-        logits = trained.similarity(
-            measured.features[episode.targets.ravel()], measured.features[episode.support.ravel()]
-        )
+        rows = episode.targets.ravel(), episode.support.ravel()
+        if align is None:
+            logits = trained.similarity(*(measured.features[row] for row in rows))
+        else:
+            logits = aligned_logits(trained, *(gather(measured.data, row)[..., 0] for row in rows), align)
         found = class_scores(logits, labels, way).argmax(axis=1).reshape(way, targets) == np.arange(way)[:, None]
         right.append(found.mean())
         for label, hits in zip(episode.classes, found.mean(axis=1), strict=True):
             by_class[int(label)].append(hits)
     return Answers(way, shots, interval(right), {label: interval(hits) for label, hits in by_class.items() if hits})
+
+
+def aligned_logits(trained: TrainedCOSNet, targets: np.ndarray, supports: np.ndarray, align: Align) -> np.ndarray:
+    """(targets, supports) logits of standardised volumes (n, z, y, x), each target as `align` turns it to the support.
+
+    The support's mask is the network's own, where it has a decoder.
+    """
+    features, masks = trained(supports, standardized=True)
+    masks = [None] * len(supports) if masks is None else masks
+    pairs = zip(supports, masks, strict=True)
+    turned = np.stack([align(target, support, mask) for support, mask in pairs for target in targets])
+    found = trained(turned)[0].reshape(len(supports), len(targets), -1)
+    logits = [trained.similarity(one, support[None]) for one, support in zip(found, features, strict=True)]
+    return np.concatenate(logits, axis=1)
 
 
 def dice_by_class(measured: Measured, values: np.ndarray) -> dict[int, Interval]:

@@ -18,6 +18,7 @@ from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread
 from aitom_ssl.files import refuse_unwritable, write_json
 from aitom_ssl.oneshot.evaluation import (
+    Align,
     Answers,
     Interval,
     Measured,
@@ -150,6 +151,7 @@ def evaluate_runs(
     episodes: int = 1000,
     seed: int = 0,
     refine: Callable[[str], Refine] | None = None,
+    align: Callable[[str], Align] | None = None,
     precision: str | None = None,
     ignore_mismatch: bool = False,
     command: str = "",
@@ -160,6 +162,7 @@ def evaluate_runs(
         ways, shots, targets, episodes, seed: of the episodes, see `evaluation.answer_episodes`; ways that there are too
             few classes for are left out.
         refine: of a run's folder, what makes its probabilities better masks; None leaves that out.
+        align: of the data's name, what turns targets to lie as supports do; None leaves that out.
         precision: see `load_cosnet`. ignore_mismatch: measure on data of another voxel size or contrast too.
         command: what makes the tables again.
 
@@ -177,8 +180,11 @@ def evaluate_runs(
         with tqdm(total=len(data), desc=name, unit=" samples", leave=False, disable=None) as bar:
             measured = measure(trained, data, None if refine is None else refine(run), bar.update)
         classes = len(np.unique(data.labels))
+        turn = None if align is None else align(name)
         answers = [
-            answer_episodes(trained, measured, way, shots, targets, episodes, seed) for way in ways if way <= classes
+            answer_episodes(trained, measured, way, shots, targets, episodes, seed, None, turn)
+            for way in ways
+            if way <= classes
         ]
         if not answers:
             raise InputError(f"{name} has {classes} classes to measure on: --ways must have one of 2 to {classes}.")

@@ -7,7 +7,17 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from aitom_ssl import geometry
-from aitom_ssl.discovery.alignment import Alignment, align, align_many, angle_between, best_reference, compose, measured
+from aitom_ssl.discovery.alignment import (
+    Alignment,
+    align,
+    align_many,
+    angle_between,
+    best_reference,
+    brought_to,
+    compose,
+    measured,
+    turned_back,
+)
 from aitom_ssl.errors import InputError
 from aitom_ssl.simulation import Scene, SimulationSpec, Simulator
 from aitom_ssl.structures.builtin import symmetry_rotations
@@ -133,6 +143,28 @@ def test_quarter_turns_and_whole_voxels_are_recovered(turn):
     assert angle_between(geometry.matrix_to_quaternion(matrix), found.quaternion) < 0.1
     np.testing.assert_allclose(found.shift, [2, -3, 1], atol=0.01)
     assert found.score > 0.999
+
+
+@pytest.mark.parametrize("turn", [1, 7, 12])
+def test_what_is_turned_back_lies_as_before(turn):
+    volume, matrix = particle(), geometry.cube_rotations()[turn]
+    moved = np.roll(turned(volume, matrix), (-2, 0, 1), axis=(0, 1, 2))
+    back = turned_back(moved, geometry.matrix_to_quaternion(matrix), np.array([1.0, 0, -2]))
+    # Whole voxels are not interpolated; what was shifted beyond the box is 0.
+    inside = back != 0
+    np.testing.assert_allclose(back[inside], (volume - volume.mean())[inside], atol=1e-4)
+    assert inside.mean() > 0.6
+
+
+def test_a_target_is_brought_to_its_support_whatever_else_is_in_the_box():
+    volume, matrix = particle(25), geometry.cube_rotations()[7]
+    target = np.roll(turned(volume, matrix), 2, axis=0)
+    support = volume.copy()
+    support[:, :, :4] = 3  # a neighbour
+    sphere = np.linalg.norm(np.indices(support.shape) - 12, axis=0) < 9
+    found = brought_to(target, support, sphere, None)
+    assert np.corrcoef(found[sphere], volume[sphere])[0, 1] > 0.99
+    assert np.corrcoef(target[sphere], volume[sphere])[0, 1] < 0.9
 
 
 def test_the_box_of_the_reference_may_be_another():

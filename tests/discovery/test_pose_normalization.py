@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from aitom_ssl import geometry
+from aitom_ssl.discovery.alignment import turned_back
 from aitom_ssl.discovery.pose_normalization import (
-    normalized,
     pose_normalized_features,
     pose_normalized_partition,
     principal_pose,
@@ -27,6 +27,10 @@ def particle(quaternion=(1, 0, 0, 0), shift=(0, 0, 0), balls=BALLS, n=N, width=1
         px, py, pz = turned @ np.array(place, float) + shift
         volume += height * np.exp(-((x - px) ** 2 + (y - py) ** 2 + (z - pz) ** 2) / (2 * width**2))
     return volume
+
+
+def normalized(volume, pose):
+    return turned_back(volume, pose.quaternion, pose.shift)
 
 
 def same(first, second):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from aitom_ssl.data import Dataset
+from aitom_ssl.data.batches import gather
 from aitom_ssl.errors import InputError
 from aitom_ssl.oneshot.evaluation import (
     Interval,
     Measured,
+    aligned_logits,
     answer_episodes,
     batches,
     dice_by_class,
@@ -116,6 +118,45 @@ def test_episodes_by_hand(splits):
     assert found.by_class[4].mean == pytest.approx(1 - 2 / 6, abs=0.03)
     assert found.by_class[5].mean == 1
     assert found.accuracy.mean == pytest.approx((found.by_class[4].mean + 1) / 2)
+
+
+class Sized:
+    """Stands for a trained network: the features are the mean of the volume, the mask is where it is above 0."""
+
+    def __call__(self, volumes, standardized=False):
+        self.standardized = standardized
+        return volumes.mean(axis=(1, 2, 3))[:, None], (volumes > 0).astype(np.float32)
+
+    def similarity(self, targets, supports):
+        return -np.abs(targets - supports[:, 0]).astype(np.float32)
+
+
+def test_each_target_is_turned_to_each_support():
+    targets, supports = (np.arange(count)[:, None, None, None] + np.zeros((count, 2, 2, 2)) for count in (3, 2))
+    seen = []
+
+    def align(target, support, mask):
+        np.testing.assert_array_equal(mask, support > 0)
+        seen.append((target.mean(), support.mean()))
+        return target + 10 * support
+
+    network = Sized()
+    found = aligned_logits(network, targets, supports, align)
+    np.testing.assert_array_equal(found, [[0, -9], [-1, -10], [-2, -11]])
+    assert sorted(seen) == [(t, s) for t in range(3) for s in range(2)] and not network.standardized
+
+
+def test_episodes_with_alignment(splits):
+    data = splits["test"]
+    network = Sized()
+    features = network(gather(data, np.arange(len(data)))[..., 0])[0]
+    measured = Measured(data, features, None, None)
+    plain = answer_episodes(network, measured, 2, targets=2, episodes=30)
+    left = answer_episodes(network, measured, 2, targets=2, episodes=30, align=lambda target, *_: target)
+    assert left == plain
+    # Turned into the support itself, every target is as much like one class as like the other: the first is taken.
+    same = answer_episodes(network, measured, 2, targets=2, episodes=30, align=lambda _, support, mask: support)
+    assert same.accuracy.mean == 0.5
 
 
 def test_more_shots_outvote_a_bad_example(splits):
