@@ -188,10 +188,10 @@ figure { margin: 14px 0 4px; overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { color: #52606d; font-size: .88rem; max-width: 60em; margin-top: 8px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
-th, td { text-align: left; padding: 5px 26px 5px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top;
-         overflow-wrap: anywhere; }
+th, td { text-align: left; padding: 5px 26px 5px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top; }
 th { font-weight: 600; }
 table.facts th { font-weight: 400; color: #616e7c; white-space: nowrap; }
+table.facts td { overflow-wrap: anywhere; }
 pre { background: #1f2933; color: #f5f7f9; padding: 12px 14px; border-radius: 8px; overflow-x: auto;
       font: .86rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap; }
 .highlights { display: flex; flex-wrap: wrap; gap: 12px; margin: 4px 0 14px; }
