@@ -57,15 +57,17 @@ def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     kept = {head: name for head, name in _SUMMARY.items() if any(row.get(name, "") != "" for row in rows)}
     lines = [list(kept)]
     for row in rows:
-        cells = [_cell(row.get(name, "")) for name in kept.values()]
+        cells = [_cell(head, row.get(name, "")) for head, name in kept.items()]
         if row["status"] != "averaged":
             cells[list(kept).index("class")] = f"({row['status']})" if "class" in kept else ""
         lines.append(cells)
     return lines
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _cell(head: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}" if "Å" in head else f"{value:.3f}"
+    return str(value)
 
 
 def summary_text(rows: Sequence[Mapping[str, Any]], most: int = 40) -> str:

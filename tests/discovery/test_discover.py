@@ -228,7 +228,7 @@ def test_columns_without_a_value_are_left_out_of_the_summary():
     waiting = {"cluster": 1, "class": "", "status": "failed", "size": 4, "label": ""}
     assert summary_rows([averaged, waiting]) == [
         ["cluster", "class", "size", "FSC 0.143 (Å)"],
-        ["0", "1", "5", "31.25"],
+        ["0", "1", "5", "31.2"],
         ["1", "(failed)", "4", ""],
     ]
     assert summary_text([waiting]) == "No cluster is averaged."
