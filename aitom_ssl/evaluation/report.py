@@ -18,6 +18,8 @@ from aitom_ssl import environment
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import atomic_write
 
+_WIDE = 8  # columns beyond which a table is set closer
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -106,7 +108,7 @@ def _picture(picture: Picture) -> str:
 
 def _table(table: Table) -> str:
     caption = f"<figcaption>{html.escape(table.caption)}</figcaption>" if table.caption else ""
-    kind = "" if table.header else ' class="facts"'
+    kind = ' class="facts"' if not table.header else ' class="wide"' if len(table.rows[0]) > _WIDE else ""
     rows = []
     for index, row in enumerate(table.rows):
         tags = ["th" if (table.header and index == 0) or column == 0 else "td" for column in range(len(row))]
@@ -192,6 +194,8 @@ th, td { text-align: left; padding: 5px 26px 5px 0; border-bottom: 1px solid #e4
 th { font-weight: 600; }
 table.facts th { font-weight: 400; color: #616e7c; white-space: nowrap; }
 table.facts td { overflow-wrap: anywhere; }
+table.wide { font-size: .85rem; }
+table.wide th, table.wide td { padding-right: 14px; }
 pre { background: #1f2933; color: #f5f7f9; padding: 12px 14px; border-radius: 8px; overflow-x: auto;
       font: .86rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap; }
 .highlights { display: flex; flex-wrap: wrap; gap: 12px; margin: 4px 0 14px; }
