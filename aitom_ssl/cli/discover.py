@@ -125,7 +125,7 @@ class Options:
     workers: int | None = flag(None, "Processes that align. Default: one a core.")
     resume: bool = flag(False, "Go on with what is in --output, or the last one, with its settings.")
     smoke: bool = flag(
-        False, "The same in about a minute: the validation samples of sim_demo, 3 clusters, 2 classes, 1 iteration."
+        False, "The same in about two minutes: the validation samples of sim_demo, 3 clusters, 2 classes, 1 iteration."
     )
 
 
