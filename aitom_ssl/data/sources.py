@@ -99,6 +99,10 @@ class Reading:
     centre_offset: float = -1.0
     label_column: str | None = None
 
+    def identity(self) -> dict[str, Any]:
+        """What results depend on: all but the labels."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "label_column"}
+
 
 class _Each(Sequence):
     """A column made as it is asked for: of millions of particles, names would be most of the memory."""

@@ -33,7 +33,7 @@ from aitom_ssl.export.part_batches import part_batches
 from aitom_ssl.export.prediction import refuse_differences
 from aitom_ssl.export.prediction_folder import PredictionFolder
 from aitom_ssl.export.prediction_tables import Numbers
-from aitom_ssl.files import claimed, refuse_unwritable
+from aitom_ssl.files import refuse_unwritable
 from aitom_ssl.oneshot.calibration import Calibration, calibrate, class_logits
 from aitom_ssl.oneshot.crf import CrfParameters, pydensecrf
 from aitom_ssl.oneshot.trained import BATCH_SIZE, TrainedCOSNet, find_cosnet, load_cosnet
@@ -124,7 +124,7 @@ def classify_oneshot(
         "network": {"description": files.about, "sha256": files.digest()},
         "support": {**examples.identity, "contrast": examples.contrast, "classes": examples.class_names},
         "data": {**source.identity, "particles": len(source)},
-        "settings": {**_how(reading), **settings, "probabilities": probabilities, "precision": precision},
+        "settings": {**reading.identity(), **settings, "probabilities": probabilities, "precision": precision},
     }
     further = ["closest", *(("mask", *Measured._fields) if masks else ())]
     folder = PredictionFolder(output, identity, source, class_names, SCORES, further, PART)
@@ -142,15 +142,8 @@ def classify_oneshot(
     segmenter = Segmenter(network, field, source.size) if masks else None
     started = time.perf_counter()
     known = learn_support(network, examples, field if masks else None)
-    with claimed(output / ".running") as mine:
-        if not mine:
-            raise InputError(f"{output}: another process is writing there: wait for it, or give another --output.")
-        folder.start()
-        try:
-            new = _write_parts(folder, feed, network, segmenter, known, threshold, probabilities)
-        except KeyboardInterrupt:
-            how = f" Go on with: {command}" if command else ""
-            raise KeyboardInterrupt(f"{folder.kept()}{how}") from None
+    with folder.at_work(command):
+        new = _write_parts(folder, feed, network, segmenter, known, threshold, probabilities)
         folder.join()
         import pandas
 
@@ -167,10 +160,6 @@ def classify_oneshot(
         write_oneshot_report(output, source, table, known, about)
         folder.finish(lambda: {**found, "seconds": time.perf_counter() - started, "new": new})
     return _outcome(folder)
-
-
-def _how(reading: Reading) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(reading).items() if name != "label_column"}
 
 
 def _remarks(examples: Source, config: dict[str, Any]) -> list[str]:

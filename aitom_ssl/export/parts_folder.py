@@ -5,16 +5,17 @@ Every file is written whole or not at all; parts that are there are never made a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aitom_ssl.data.shards import remove_leftovers
 from aitom_ssl.errors import InputError
 from aitom_ssl.export.prediction_tables import csv_text
-from aitom_ssl.files import atomic_write, write_json
+from aitom_ssl.files import atomic_write, claimed, write_json
 
 
 class PartsFolder:
@@ -67,6 +68,24 @@ class PartsFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path)
         self.write_about({"finished": False})
+
+    @contextlib.contextmanager
+    def at_work(self, command: str = "") -> Iterator[None]:
+        """While this process makes what is missing. InputError where another does; Ctrl-C says what is kept.
+
+        command: how to go on.
+        """
+        with claimed(self.path / ".running") as mine:
+            if not mine:
+                raise InputError(
+                    f"{self.path}: another process is writing there: wait for it, or give another --output."
+                )
+            self.start()
+            try:
+                yield
+            except KeyboardInterrupt:
+                how = f" Go on with: {command}" if command else ""
+                raise KeyboardInterrupt(f"{self.kept()}{how}") from None
 
     def write_about(self, more: Mapping[str, Any]) -> None:
         """Write the JSON file: what the folder belongs to, and `more`."""

@@ -25,7 +25,7 @@ from aitom_ssl.export.classifier import BATCH_SIZE, Classifier, ModelFiles, find
 from aitom_ssl.export.feed import Feed, ahead
 from aitom_ssl.export.part_batches import part_batches
 from aitom_ssl.export.prediction_folder import PredictionFolder
-from aitom_ssl.files import claimed, refuse_unwritable, write_json
+from aitom_ssl.files import refuse_unwritable, write_json
 
 if TYPE_CHECKING:
     from aitom_ssl.evaluation import ClassificationMetrics
@@ -98,18 +98,11 @@ def predict_files(
     description = classifier.description
     notes = [*source.notes, *refuse_differences(files, source, ignore_mismatch)]
     feed = Feed(source, description.size, description.contrast, skip_damaged)
-    with claimed(folder.path / ".running") as mine:
-        if not mine:
-            raise InputError(f"{output}: another process is writing there: wait for it, or give another --output.")
-        folder.start()
+    with folder.at_work(command):
         clock = _Clock()
-        try:
-            _write_parts(folder, feed, classifier, clock)
-            with clock("writing"):
-                folder.finish(lambda: {"notes": [*notes, *feed.notes()], **clock.to_dict()})
-        except KeyboardInterrupt:
-            how = f" Go on with: {command}" if command else ""
-            raise KeyboardInterrupt(f"{folder.kept()}{how}") from None
+        _write_parts(folder, feed, classifier, clock)
+        with clock("writing"):
+            folder.finish(lambda: {"notes": [*notes, *feed.notes()], **clock.to_dict()})
     return _outcome(folder)
 
 
@@ -122,11 +115,10 @@ def _identity(
     files: ModelFiles, source: Source, reading: Reading, batch_size: int, precision: str | None
 ) -> dict[str, Any]:
     """What must be the same for a second call to go on with what a first one has written."""
-    how = {name: value for name, value in dataclasses.asdict(reading).items() if name != "label_column"}
     return {
         "model": {"description": files.about, "sha256": files.digest()},
         "data": {**source.identity, "particles": len(source)},
-        "settings": {**how, "batch_size": batch_size, "precision": precision},
+        "settings": {**reading.identity(), "batch_size": batch_size, "precision": precision},
     }
 
 

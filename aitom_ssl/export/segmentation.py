@@ -13,7 +13,6 @@ Every file is written whole or not at all, and the same call goes on after an in
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from aitom_ssl.data.sources import Reading, Source, open_source
-from aitom_ssl.errors import InputError
 from aitom_ssl.export.classifier import ModelFiles
 from aitom_ssl.export.feed import Feed
 from aitom_ssl.export.masks import Segmenter, find_segmenter, mask_header, write_mask
@@ -30,7 +28,7 @@ from aitom_ssl.export.part_batches import part_batches
 from aitom_ssl.export.parts_folder import PartsFolder
 from aitom_ssl.export.prediction import refuse_differences
 from aitom_ssl.export.prediction_tables import csv_value
-from aitom_ssl.files import claimed, refuse_unwritable
+from aitom_ssl.files import refuse_unwritable
 from aitom_ssl.oneshot.crf import CrfParameters, pydensecrf
 from aitom_ssl.oneshot.trained import BATCH_SIZE, load_cosnet
 
@@ -96,15 +94,8 @@ def segment_files(
     notes = [*source.notes, *refuse_differences(files, source, ignore_mismatch)]
     feed = Feed(source, network.description.size, network.description.contrast, skip_damaged)
     started = time.perf_counter()
-    with claimed(output / ".running") as mine:
-        if not mine:
-            raise InputError(f"{output}: another process is writing there: wait for it, or give another --output.")
-        folder.start()
-        try:
-            new = _write_parts(folder, feed, Segmenter(network, field, source.size), probabilities)
-        except KeyboardInterrupt:
-            how = f" Go on with: {command}" if command else ""
-            raise KeyboardInterrupt(f"{folder.kept()}{how}") from None
+    with folder.at_work(command):
+        new = _write_parts(folder, feed, Segmenter(network, field, source.size), probabilities)
         _finish(folder, feed, notes, {"data": data, "command": command})
         folder.write_about({**folder.stored(), "seconds": time.perf_counter() - started, "new": new, "finished": True})
         folder.remove_parts()
@@ -120,12 +111,11 @@ def segmentation_identity(
     precision: str | None,
 ) -> dict[str, Any]:
     """What must be the same for a second call to go on with what a first one has written."""
-    how = {name: value for name, value in dataclasses.asdict(reading).items() if name != "label_column"}
     crf = None if field is None else field.to_dict()
     return {
         "network": {"description": files.about, "sha256": files.digest()},
         "data": {**source.identity, "particles": len(source)},
-        "settings": {**how, "crf": crf, "probabilities": probabilities, "precision": precision},
+        "settings": {**reading.identity(), "crf": crf, "probabilities": probabilities, "precision": precision},
     }
 
 
