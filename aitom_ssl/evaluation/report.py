@@ -112,7 +112,9 @@ def _table(table: Table) -> str:
     rows = []
     for index, row in enumerate(table.rows):
         tags = ["th" if (table.header and index == 0) or column == 0 else "td" for column in range(len(row))]
-        rows.append("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for tag, cell in zip(tags, row, strict=True)))
+        # A value stays on one line with its spread.
+        cells = [html.escape(cell.replace(" ± ", "\u00a0±\u00a0")) for cell in row]
+        rows.append("".join(f"<{tag}>{cell}</{tag}>" for tag, cell in zip(tags, cells, strict=True)))
     return f"<figure><table{kind}>" + "".join(f"<tr>{row}</tr>" for row in rows) + f"</table>{caption}</figure>"
 
 

@@ -97,7 +97,7 @@ def write_evaluation_report(
     facts = [
         ["runs", ", ".join(dict.fromkeys(r.run for r in results))],
         ["classes", ", ".join(dict.fromkeys(name for r in results for name in r.classes))],
-        ["episodes", f"{first.accuracy.count:,} of each kind, {shots} support samples a class"],
+        ["episodes", f"{first.accuracy.count:,} of each kind, support samples of a class: {shots}"],
         *machine_facts(),
     ]
     blocks = [Highlights(numbers), Table(facts, header=False)]

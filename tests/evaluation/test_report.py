@@ -56,6 +56,12 @@ def test_it_is_well_formed_html_with_every_block(page):
     assert page.startswith("<!DOCTYPE html>") and '<meta charset="utf-8">' in page
 
 
+def test_a_value_is_not_parted_from_its_spread(tmp_path):
+    table = Table([["accuracy"], ["0.912 ± 0.004"]])
+    text = write_report(tmp_path / "report.html", "x", [Section("", [table])]).read_text(encoding="utf-8")
+    assert "0.912\u00a0±\u00a00.004" in text
+
+
 def test_all_text_is_escaped(page):
     for text in ("First &lt;b&gt;", "A &amp; B &lt; C", "of &lt;two&gt; rows", "Run &lt;1&gt;, Å", "sub &amp; title"):
         assert text in page
