@@ -310,7 +310,7 @@ class _Loop:
             budget = min(self.plan.targets[cycle.number] - len(pool.labelled), len(pool.unlabelled))
             if budget <= 0:
                 if not len(pool.unlabelled):
-                    say("the pool is empty: nobody is left to ask for.")
+                    say("the pool is empty: there is nothing left to ask for.")
                 return None
             started = time.monotonic()
             if cycle.number == 0:

@@ -81,3 +81,6 @@ class BrowserOracle(Oracle):
             except KeyboardInterrupt:
                 kept = f"{journal.answered()} of {count} answers are kept in {journal.path}."
                 raise KeyboardInterrupt(kept) from None
+        answers = journal.answers()
+        counts = f"{len(answers.labels)} labelled, {len(answers.skipped)} skipped, {len(answers.junk)} junk"
+        self._say(f"{counts}: the page is closed. A tab left open shows what is asked for next.")

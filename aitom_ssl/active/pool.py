@@ -212,6 +212,11 @@ def make_plan(splits: Mapping[str, Dataset], settings: Mapping[str, Any]) -> Pla
     names = _class_names(splits, settings["classes"], simulated)
     have, notes = train.labels >= 0, []
     if not simulated:
+        if have.all():
+            raise InputError(
+                f"All {len(train):,} training samples of {train.name} have a label: there is nothing to ask for. "
+                "Train on them with train_supervised, or compare strategies on them with --oracle=simulated."
+            )
         pool = Pool.start(train, given=train.labels)
         if have.any():
             notes.append(f"{have.sum():,} of {len(train):,} training samples have a label already: they are used.")

@@ -205,6 +205,11 @@ def test_a_person_begins_with_the_labels_that_are_there(tmp_path):
     assert "4 of 12" in made.notes[0] and "cannot be measured" in made.notes[1]
 
 
+def test_a_person_is_not_asked_where_all_have_a_label(tmp_path):
+    with pytest.raises(InputError, match=r"All 12 training samples of toy have a label.*train_supervised"):
+        plan(dataset(tmp_path / "d"), oracle="browser")
+
+
 def test_data_without_labels_and_class_names(tmp_path):
     nobody = samples(12, lambda i: -1)
     folder = dataset(tmp_path / "d", names=[], train=nobody, validation=nobody, test=nobody)
@@ -220,7 +225,8 @@ def test_data_without_labels_and_class_names(tmp_path):
 
 
 def test_classes_begin_with_those_of_the_labels(tmp_path):
-    folder = dataset(tmp_path / "d", test=samples(3))
+    partly = samples(12, lambda i: i % 3 if i < 4 else -1)
+    folder = dataset(tmp_path / "d", train=partly, test=samples(3))
     with pytest.raises(InputError, match="toy has labels of the classes a, b, c: begin with these"):
         plan(folder, oracle="files", classes="b,a,c")
     made = plan(folder, oracle="files", classes="a,b,c,d", initial=1, step=1, final=1)
