@@ -3,10 +3,10 @@
     python -m benchmarks.crf [--sizes=32,48] [--repeats=5] [--exact_size=8]
 
 A sphere in noise with uncertain probabilities, the published parameters (4 steps), one thread: processor time, median
-over the repeats. SimpleCRF (denseCRF3D) is what the paper's code uses, where it is installed; on most systems it has to
-be built and does not. "exact" is mean field with the whole kernel matrices in NumPy, whose cost grows with the square
-of the voxels: at --exact_size alone, with how far its probabilities are from ours at gentle parameters, for at the
-published ones both say 0 or 1.
+over the repeats. SimpleCRF (denseCRF3D) is what the paper's code uses, where it is installed. It has to be built, on
+NumPy 2 with CXXFLAGS and CPPFLAGS set to -DNPY_IN_ARRAY=NPY_ARRAY_IN_ARRAY. "exact" is mean field with the whole kernel
+matrices in NumPy, whose cost grows with the square of the voxels: at --exact_size alone, with how far its probabilities
+are from ours at gentle parameters, for at the published ones both say 0 or 1.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import argparse  # noqa: E402
+import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
@@ -41,7 +42,7 @@ def sample(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simple_crf(probabilities: np.ndarray, volume: np.ndarray, parameters: CrfParameters) -> np.ndarray:
-    """The mask by SimpleCRF."""
+    """The mask by SimpleCRF, without what it prints."""
     settings = {
         "MaxIterations": float(parameters.iterations),
         "PosW": parameters.gaussian_weight,
@@ -54,7 +55,15 @@ def simple_crf(probabilities: np.ndarray, volume: np.ndarray, parameters: CrfPar
         settings[f"Bilateral{axis}Std"] = parameters.bilateral_std
     image = intensities(volume).astype(np.uint8)[..., None]
     both = np.stack([1 - probabilities, probabilities], axis=-1).astype(np.float32)
-    return denseCRF3D.densecrf3d(image, both, settings)
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        return denseCRF3D.densecrf3d(image, both, settings)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def exact(probabilities: np.ndarray, volume: np.ndarray, parameters: CrfParameters) -> np.ndarray:
