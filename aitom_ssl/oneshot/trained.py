@@ -14,6 +14,7 @@ import numpy as np
 from aitom_ssl.data.batches import standardize
 from aitom_ssl.errors import InputError
 from aitom_ssl.training.precision import PRECISIONS
+from aitom_ssl.training.quiet import import_keras_quietly
 from aitom_ssl.training.run import RunFolder
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def load_cosnet(run: str | os.PathLike, precision: str | None = None, batch_size
     if precision not in (None, *PRECISIONS):
         raise InputError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}, or None for the run's own.")
     folder, config = find_cosnet(run)
+    import_keras_quietly()
 
     from aitom_ssl.models import COSNet, ModelDescription
     from aitom_ssl.training.precision import precision as computing_in

@@ -1,5 +1,8 @@
 """A trained COS-Net in use: answers do not depend on the batch, scores from logits by hand, and what is refused."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.models import COSNet, ModelDescription
 from aitom_ssl.oneshot.trained import TrainedCOSNet, class_scores, find_cosnet, load_cosnet
 
+ROOT = Path(__file__).parents[2]
 ABOUT = ModelDescription("cosnet", (), 8, 10.0, "bright")
 SETTINGS = {"filters": 2, "fusion": "max", "decoder": True, "skips": False}
 
@@ -127,6 +131,13 @@ def test_a_run_is_loaded_as_it_was_trained(run, trained, volumes):
     assert (loaded.description, loaded.trained_on) == (ABOUT, ("a", "b"))
     for found, expected in zip(loaded(volumes), trained(volumes), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_loading_keras_says_nothing(run):
+    code = f"from aitom_ssl.oneshot.trained import load_cosnet; load_cosnet({str(run)!r})"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}  # as the commands set it
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_another_precision(run, trained, volumes, monkeypatch):
