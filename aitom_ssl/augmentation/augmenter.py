@@ -13,6 +13,7 @@ from aitom_ssl.augmentation.checks import check_flag, check_number, check_probab
 from aitom_ssl.augmentation.random_geometry import (
     RandomAffine3D,
     RandomGeometry3D,
+    RandomHalfTurn3D,
     RandomLayer,
     RandomMirror3D,
     RandomResizedCrop3D,
@@ -41,6 +42,8 @@ _NOTHING: dict[str, Any] = {
     "jitter": 0.0,
     "standardize": False,
 }
+
+ROTATIONS = ("z", "so3", "half_turns")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": _NOTHING,
@@ -76,7 +79,8 @@ class SubtomogramAugmenter(RandomLayer):
     Options:
 
     - rotation: "z", turns by `angle` as part of the affine change; "so3", turns every sample by a rotation uniform on
-      SO(3), and `angle` is not used.
+      SO(3), and `angle` is not used; "half_turns", by 180 degrees about x, y or z, or not at all, each alike
+      likely, which leaves the missing wedge where it is and interpolates nothing, and `angle` is not used.
     - crop_probability, crop_scale: `RandomResizedCrop3D`.
     - affine_probability, angle (degrees), translation (fraction of the side), scale: `RandomAffine3D`.
     - in_plane: crop, shift and scale y and x only, or all three axes.
@@ -91,7 +95,7 @@ class SubtomogramAugmenter(RandomLayer):
     - standardize: mean 0 and standard deviation 1 for each view.
     - jitter: after that, gain uniform in 1 +- jitter and offset uniform in +- jitter standard deviations (of 1).
 
-    Order: mirror, 3-D rotation, crop, affine change (one resampling), surroundings, noise, wedge, standardisation,
+    Order: mirror, rotation, crop, affine change (one resampling), surroundings, noise, wedge, standardisation,
     jitter. `draw` gives `matrices` (batch, 3, 4) and, where the options ask for them, `radius` (voxels), `partner`
     (index into the batch), `noise_level`, `gain`, `offset` (batch,) and `noise_key` (2,). Seeds: see `RandomLayer`.
     Compile it: under XLA the whole is several times faster.
@@ -111,12 +115,13 @@ class SubtomogramAugmenter(RandomLayer):
         self.preset = preset
         self.options = _checked({**PRESETS[preset], **options})
         o = self.options
-        so3 = o["rotation"] == "so3"
-        angle = 0.0 if so3 else o["angle"]
+        rotation = o["rotation"]
+        angle = o["angle"] if rotation == "z" else 0.0
         shared = self.seed_generator
         layers = [
             RandomMirror3D(o["mirror_probability"], shared),
-            RandomRotation3D(1.0 if so3 else 0.0, shared),
+            RandomRotation3D(float(rotation == "so3"), shared),
+            RandomHalfTurn3D(0.75 if rotation == "half_turns" else 0.0, shared),
             RandomResizedCrop3D(o["crop_scale"], o["in_plane"], o["crop_probability"], shared),
             RandomAffine3D(angle, o["translation"], o["scale"], o["in_plane"], o["affine_probability"], shared),
         ]
@@ -175,8 +180,8 @@ class SubtomogramAugmenter(RandomLayer):
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options that no layer checks, checked and in one form; the layers check theirs when they are made."""
-    if options["rotation"] not in ("z", "so3"):
-        raise InputError(f"`rotation` is 'z' or 'so3'. Received: rotation={options['rotation']!r}.")
+    if options["rotation"] not in ROTATIONS:
+        raise InputError(f"`rotation` is one of {', '.join(ROTATIONS)}. Received: rotation={options['rotation']!r}.")
     wedge, around = options["wedge"], options["surroundings"]
     return {
         **options,

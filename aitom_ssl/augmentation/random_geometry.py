@@ -246,6 +246,30 @@ class RandomRotation3D(RandomGeometry3D):
 
 
 @keras.saving.register_keras_serializable("aitom_ssl")
+class RandomHalfTurn3D(RandomGeometry3D):
+    """Turn about the centre voxel by 180 degrees about x, y or z.
+
+    These turns leave the missing wedge of a tilt series where it is, whatever its tilt axis among x, y and z, and put
+    every voxel on a voxel. `probability` that a sample is turned; at the default, turning not at all is as likely as
+    each of the three. Drawn: `axis` (batch,), 0 to 2 for x, y, z. Not in SSL 2022. Where n is even, the first voxels
+    along an axis that is reversed have nothing to come from inside the box and become 0.
+    """
+
+    in_plane = False
+
+    def __init__(self, probability: float = 0.75, seed: int | keras.random.SeedGenerator | None = None, **kwargs: Any):
+        super().__init__(probability, seed=seed, **kwargs)
+
+    def parameters(self, batch_size: int | Tensor, size: int, key: Tensor) -> dict[str, Tensor]:
+        return {"axis": ops.cast(ops.floor(3 * uniform(key, "RandomHalfTurn3D", (batch_size,))), "int32")}
+
+    def matrices(self, parameters: dict[str, Tensor]) -> Tensor:
+        # Signs of (z, y, x): the axis of the turn keeps its own.
+        signs = ops.take(ops.convert_to_tensor([[-1.0, -1, 1], [-1, 1, -1], [1, -1, -1]]), parameters["axis"], axis=0)
+        return affine.from_parts(signs[:, :, None] * ops.eye(3), ops.zeros_like(signs))
+
+
+@keras.saving.register_keras_serializable("aitom_ssl")
 class RandomMirror3D(RandomGeometry3D):
     """Mirror x about the centre voxel. This CHANGES HANDEDNESS: the mirror image of a protein does not exist in nature.
 

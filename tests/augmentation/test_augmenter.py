@@ -23,6 +23,7 @@ EVERYTHING = {
     "wedge": 60.0,
     "jitter": 0.1,
 }
+KINDS = [{}, EVERYTHING, {"rotation": "so3", **EVERYTHING}, {"rotation": "half_turns", **EVERYTHING}]
 
 
 def random_volumes(*shape):
@@ -142,6 +143,17 @@ def test_wedge_is_empty_after_turning_and_noise():
     assert power[missing].sum() < 1e-9 * power.sum() and 0.2 < missing.mean() < 0.6
 
 
+def test_half_turns_leave_the_missing_wedge_where_it_is():
+    wedge = intensity.wedge_mask(13, 13, 50)[:, None, :] == 0
+    spectra = np.fft.fftn(random_volumes(16, 13, 13, 13), axes=(1, 2, 3))
+    volumes = np.fft.ifftn(np.where(wedge, 0, spectra), axes=(1, 2, 3)).real[..., None].astype(np.float32)
+    turned = numpy(SubtomogramAugmenter("none", rotation="half_turns")(volumes, seed=1))
+    moved = np.abs(turned - volumes).max(axis=(1, 2, 3, 4)) > 0.1
+    assert 6 <= moved.sum() < 16
+    power = np.abs(np.fft.fftn(turned[..., 0], axes=(1, 2, 3))) ** 2
+    assert power[np.broadcast_to(wedge, power.shape)].sum() < 1e-9 * power.sum()
+
+
 def test_jitter_survives_standardisation():
     volumes = random_volumes(64, 8, 8, 8, 1)
     view = numpy(SubtomogramAugmenter("ssl2022", jitter=0.2)(volumes, seed=1))
@@ -165,7 +177,7 @@ def test_a_generator_as_seed_advances():
     assert not np.array_equal(numpy(augmenter(volumes, seed=generator)), numpy(augmenter(volumes, seed=generator)))
 
 
-@pytest.mark.parametrize("options", [{}, EVERYTHING, {"rotation": "so3", **EVERYTHING}], ids=["paper", "z", "so3"])
+@pytest.mark.parametrize("options", KINDS, ids=["paper", "z", "so3", "half turns"])
 def test_compiled_equals_not_compiled(options):
     """One trace serves every step and every batch size; XLA draws the same numbers."""
     import tensorflow as tf
@@ -183,7 +195,7 @@ def test_compiled_equals_not_compiled(options):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("options", [{}, EVERYTHING, {"rotation": "so3", **EVERYTHING}], ids=["paper", "z", "so3"])
+@pytest.mark.parametrize("options", KINDS, ids=["paper", "z", "so3", "half turns"])
 def test_serialisation_round_trip(options):
     augmenter = SubtomogramAugmenter("ssl2022", seed=3, **options)
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(augmenter))
@@ -202,7 +214,7 @@ def test_one_state_for_the_whole_pipeline():
     [
         ({"preset": "ssl2020"}, "`preset` is one of none, ssl2022, recommended, crowded. Received: preset='ssl2020'"),
         ({"nois": (0, 1)}, r"no option 'nois'. Received: nois=\(0, 1\). Did you mean noise\?"),
-        ({"rotation": "xyz"}, "`rotation` is 'z' or 'so3'. Received: rotation='xyz'"),
+        ({"rotation": "xyz"}, "`rotation` is one of z, so3, half_turns. Received: rotation='xyz'"),
         ({"crop_probability": 2}, "`crop_probability` is a probability from 0 to 1. Received: crop_probability=2"),
         ({"noise": 0.5}, "`noise` is a pair .*Received: noise=0.5"),
         ({"wedge": 90}, "`wedge` is a number from 1 to 89. Received: wedge=90"),

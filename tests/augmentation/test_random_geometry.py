@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from scipy.stats import kstest
+from scipy.stats import chisquare, kstest
 
 from aitom_ssl import geometry
 from aitom_ssl.augmentation import (
     RandomAffine3D,
+    RandomHalfTurn3D,
     RandomMirror3D,
     RandomResizedCrop3D,
     RandomRotation3D,
@@ -16,7 +17,7 @@ from aitom_ssl.augmentation import (
 )
 from aitom_ssl.errors import InputError
 
-LAYERS = [RandomResizedCrop3D, RandomAffine3D, RandomRotation3D, RandomMirror3D]
+LAYERS = [RandomResizedCrop3D, RandomAffine3D, RandomRotation3D, RandomHalfTurn3D, RandomMirror3D]
 COUNT = 5000
 
 
@@ -146,6 +147,18 @@ def test_mirror_reverses_x():
     assert np.array_equal(numpy(RandomMirror3D(probability=1)(volumes, seed=1)), volumes[:, :, :, ::-1])
 
 
+def test_half_turns_are_rot90_twice_and_all_alike_likely():
+    layer, volumes = RandomHalfTurn3D(), random_volumes(12, 7, 7, 7, 1)
+    drawn = draw(layer, count=12, size=7)
+    planes = ((1, 2), (1, 3), (2, 3))  # about x, y, z; axis 0 is the batch
+    turned = np.stack([np.rot90(volumes, 2, planes[axis])[k] for k, axis in enumerate(drawn["axis"])])
+    expected = np.where(drawn["applied"].reshape(-1, 1, 1, 1, 1), turned, volumes)
+    np.testing.assert_array_equal(numpy(layer(volumes, seed=3)), expected)
+    drawn = draw(layer)
+    counts = np.bincount(np.where(drawn["applied"], drawn["axis"], 3), minlength=4)
+    assert chisquare(counts).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 def test_own_seed_is_used_without_one_in_the_call(kind):
     volumes = random_volumes(16, 6, 6, 6, 1)
@@ -164,6 +177,7 @@ def test_own_seed_is_used_without_one_in_the_call(kind):
         RandomResizedCrop3D(scale=(0.3, 0.9), in_plane=False, probability=0.25, seed=7),
         RandomAffine3D(angle=10, translation=0.2, scale=(0.8, 1.5), in_plane=False, probability=1.0, seed=7),
         RandomRotation3D(probability=0.5, seed=7),
+        RandomHalfTurn3D(probability=0.5, seed=7),
         RandomMirror3D(probability=0.1, seed=7),
     ],
     ids=lambda layer: type(layer).__name__,
