@@ -98,7 +98,9 @@ class OneShotModel(keras.Model):
         """(episodes, support samples, ...) and (episodes, target samples, ...) of (samples, ...)."""
         supports = self.way * self.shots
         rows = ops.reshape(rows, (self.episodes, supports + self.way * self.targets, *rows.shape[1:]))
-        return rows[:, :supports], rows[:, supports:]
+        # Not slices, whose gradients are two arrays of zeros to be added.
+        first, second = ops.split(rows, [supports], axis=1)
+        return first, second
 
 
 def arranged(episodes: list[Any]) -> np.ndarray:
