@@ -249,10 +249,10 @@ class RandomRotation3D(RandomGeometry3D):
 class RandomHalfTurn3D(RandomGeometry3D):
     """Turn about the centre voxel by 180 degrees about x, y or z.
 
-    These turns leave the missing wedge of a tilt series where it is, whatever its tilt axis among x, y and z, and put
-    every voxel on a voxel. `probability` that a sample is turned; at the default, turning not at all is as likely as
-    each of the three. Drawn: `axis` (batch,), 0 to 2 for x, y, z. Not in SSL 2022. Where n is even, the first voxels
-    along an axis that is reversed have nothing to come from inside the box and become 0.
+    These turns leave the missing wedge where it is, of a tilt series about x, y or z that goes as far to either side,
+    and put every voxel on a voxel. `probability` that a sample is turned; at the default, turning not at all is as
+    likely as each of the three. Drawn: `axis` (batch,), 0 to 2 for x, y, z. Not in SSL 2022. Where n is even, the first
+    voxels along an axis that is reversed have nothing to come from inside the box and become 0.
     """
 
     in_plane = False
