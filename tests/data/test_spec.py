@@ -166,11 +166,17 @@ def test_the_atomic_spec():
 def test_the_families_that_the_papers_need_are_there():
     expected = {"sim_demo", ATOMIC, *(f"sim_snr{snr}" for snr in ("inf", "005", "003"))}
     expected |= {f"crop_snr{snr}" for snr in ("inf", "3", "05", "005")}
-    expected |= {"crop_snr05_halves", "sim_snr005_halves"}
+    expected |= {"crop_snr05_halves", "sim_snr005_halves", "sim_snr005_10k"}
     expected |= {f"cosnet_snr{snr}" for snr in ("inf", "1000", "05")}
     expected |= {f"sim50_snr{snr}" for snr in ("inf", "005", "003")}
     expected |= {f"xu2017_snr{snr}_tilt{t}" for snr in ("1000", "05", "01", "005", "003") for t in (60, 50, 40)}
     assert set(spec_names()) == expected
+
+
+def test_the_larger_set_is_the_same_with_more_to_pretrain_on():
+    small, large = load_spec("sim_snr005"), load_spec("sim_snr005_10k")
+    assert large.simulation == small.simulation  # and so are the samples
+    assert large.splits == {**small.splits, "train": 10_000}
 
 
 @pytest.mark.parametrize("name", ["crop_snr05", "sim_snr005"])
