@@ -353,7 +353,7 @@ class _Loop:
             cycle.write_selected(query, [self._word(answers, int(index)) for index in query.indices], self.names)
         if len(pool.labelled) < 2:
             raise InputError(
-                f"After cycle {cycle.number} {len(pool.labelled)} samples have a label, and a network needs two or "
+                f"After cycle {cycle.number + 1} {len(pool.labelled)} samples have a label, and a network needs two or "
                 f"more: answer for some that were skipped, in {cycle.path / 'answers'}, and go on with --resume."
             )
         pool.save(cycle.state)

@@ -121,7 +121,7 @@ class Pool:
         for index in (*answers.labels, *answers.skipped, *answers.junk):
             if index not in asked:
                 raise InputError(
-                    f"The oracle answered about sample {index}, which cycle {query.cycle} does not ask for."
+                    f"The oracle answered about sample {index}, which cycle {query.cycle + 1} does not ask for."
                 )
             if index not in free:
                 raise InputError(f"The oracle answered about sample {index}, which is labelled or out already.")

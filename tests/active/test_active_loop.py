@@ -397,7 +397,7 @@ def test_an_answer_outside_the_classes_changes_nothing(unlabelled, tmp_path, unt
 
 def test_without_a_label_there_is_nothing_to_train_on(unlabelled, tmp_path, untrained):
     folder = str(tmp_path / "run")
-    with pytest.raises(InputError, match=r"After cycle 0 0 samples have a label, .*answers"):
+    with pytest.raises(InputError, match=r"After cycle 1 0 samples have a label, .*answers"):
         run_active_learning(people(unlabelled), folder, oracle=Person(lambda found: Answers({}, tuple(found), ())))
     assert not (tmp_path / "run/cycles/00/state.json").exists()
     run_active_learning(people(unlabelled), folder, True, oracle=Person(label, label))
