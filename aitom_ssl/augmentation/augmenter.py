@@ -118,10 +118,10 @@ class SubtomogramAugmenter(RandomLayer):
         rotation = o["rotation"]
         angle = o["angle"] if rotation == "z" else 0.0
         shared = self.seed_generator
+        turns = {"z": [], "so3": [RandomRotation3D(seed=shared)], "half_turns": [RandomHalfTurn3D(seed=shared)]}
         layers = [
             RandomMirror3D(o["mirror_probability"], shared),
-            RandomRotation3D(float(rotation == "so3"), shared),
-            RandomHalfTurn3D(0.75 if rotation == "half_turns" else 0.0, shared),
+            *turns[rotation],
             RandomResizedCrop3D(o["crop_scale"], o["in_plane"], o["crop_probability"], shared),
             RandomAffine3D(angle, o["translation"], o["scale"], o["in_plane"], o["affine_probability"], shared),
         ]
