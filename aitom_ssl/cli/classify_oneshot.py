@@ -48,7 +48,7 @@ def run(options: Options) -> None:
         raise InputError(f"--threshold={options.threshold:g}: expected a score from 0 to 1.")
 
     from aitom_ssl.export.oneshot_classification import classify_oneshot
-    from aitom_ssl.export.oneshot_report import calibration_words
+    from aitom_ssl.oneshot.calibration import calibration_words
     from aitom_ssl.oneshot.crf import choose_field
 
     shared = ("threshold", "probabilities", "batch_size", "precision", "ignore_mismatch", "skip_damaged")

@@ -15,6 +15,7 @@ from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, T
 from aitom_ssl.evaluation.score_figure import scores_figure
 from aitom_ssl.export.segmentation_report import some_masks
 from aitom_ssl.files import atomic_write
+from aitom_ssl.oneshot.calibration import calibration_words
 
 if TYPE_CHECKING:
     import pandas
@@ -93,17 +94,3 @@ _SCORES = (
     "Above: best scores of the examples' own turned views, with their class among the others (known) and without it "
     "(unknown). Below: those of the particles. The line is the threshold."
 )
-
-
-def calibration_words(calibration: Mapping[str, Any]) -> str:
-    """What the views of the support set say of scores, in a sentence or two."""
-    words = (
-        f"Of {calibration['views']} turned views of the examples {calibration['right']:.0%} are matched with their own "
-        f"class, and {calibration['accepted']:.0%} score 0.5 or more."
-    )
-    if calibration["rejected"] is not None:
-        words += (
-            f" With its class taken out of the support set, and of the calibration, a view is called none in "
-            f"{calibration['rejected']:.0%} of the cases."
-        )
-    return words

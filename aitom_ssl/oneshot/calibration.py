@@ -22,7 +22,7 @@ the curve: `Calibration.rejected`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,20 @@ class Calibration(NamedTuple):
             "accepted": self.accepted,
             "rejected": self.rejected,
         }
+
+
+def calibration_words(calibration: Mapping[str, Any]) -> str:
+    """What the views say of scores, in a sentence or two; `calibration` as `Calibration.to_dict` gives it."""
+    words = (
+        f"Of {calibration['views']} turned views of the examples {calibration['right']:.0%} are matched with their own "
+        f"class, and {calibration['accepted']:.0%} score 0.5 or more."
+    )
+    if calibration["rejected"] is not None:
+        words += (
+            f" With its class taken out of the support set, and of the calibration, a view is called none in "
+            f"{calibration['rejected']:.0%} of the cases."
+        )
+    return words
 
 
 def calibrate(
