@@ -220,18 +220,23 @@ def values(results: Sequence[Result], method: str, labels: float | int, readout:
     return [float(measured[readout]) for measured in cells if readout != "accuracy" or measured["epochs"] > 0]
 
 
+def shown_readouts(results: Sequence[Result]) -> list[str]:
+    """Those that any cell has: a study without fine-tuning has no accuracy of its own."""
+    return [name for name in READOUTS if any(values(results, r.cell.method, r.cell.labels, name) for r in results)]
+
+
 def table_rows(results: Sequence[Result]) -> list[tuple[float | int, list[list[str]]]]:
     """(labels, rows of cells with a header) for every amount of labels that has a result.
 
     Behind every read-out of a pretrained encoder stand the p values of Welch's and Student's t-test against random
     weights with as many labels.
     """
-    blocks = []
+    blocks, shown = [], shown_readouts(results)
     for labels in dict.fromkeys(result.cell.labels for result in results):
-        rows = [["encoder", *(word for name in READOUTS.values() for word in (name, "p Welch, Student"))]]
+        rows = [["encoder", *(word for name in shown for word in (READOUTS[name], "p Welch, Student"))]]
         for method, name in METHODS.items():
             row = [name]
-            for readout in READOUTS:
+            for readout in shown:
                 mine = values(results, method, labels, readout)
                 tested = "" if method == RANDOM else p_values(mine, values(results, RANDOM, labels, readout))
                 row += [mean_and_spread(mine), tested]
@@ -321,7 +326,7 @@ def study_figure(results: Sequence[Result]) -> Any:
 
     # Number of training labels, in increasing order, and what they are called.
     amounts = sorted({(result.measured["train_samples"], result.cell.labels) for result in results})
-    shown = [name for name in READOUTS if any(values(results, m, some, name) for m in METHODS for _, some in amounts)]
+    shown = shown_readouts(results)
     figure = Figure(figsize=(3.6 * len(shown) + 0.6, 3.6), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axis, readout in zip(axes, shown, strict=True):

@@ -74,7 +74,9 @@ def test_the_table_has_means_spreads_and_tests_against_random_weights():
 def test_without_fine_tuning_there_is_no_such_column_of_numbers():
     results = [result("random", 5, 0, 0.5, epochs=0), result("swav", 5, 0, 0.6, epochs=0)]
     assert values(results, "swav", 5, "accuracy") == [] and values(results, "swav", 5, "probe_accuracy") == [0.6]
-    assert [row[5] for row in table_rows(results)[0][1]] == ["fine-tuned", "-", "-"]
+    assert [len(row) for row in table_rows(results)[0][1]] == [5, 5, 5]
+    both = [*results, result("random", 10, 0, 0.5, epochs=1)]
+    assert [row[5] for row in table_rows(both)[0][1]] == ["fine-tuned", "-", "-"]
     assert len(study_figure(results).axes) == 2
 
 
