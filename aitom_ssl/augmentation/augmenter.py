@@ -43,7 +43,8 @@ _NOTHING: dict[str, Any] = {
     "standardize": False,
 }
 
-ROTATIONS = ("z", "so3", "half_turns")
+# `rotation` to what turns the volume beforehand; "z" is a part of the affine change.
+_TURNS = {"z": (), "so3": (RandomRotation3D,), "half_turns": (RandomHalfTurn3D,)}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": _NOTHING,
@@ -118,10 +119,9 @@ class SubtomogramAugmenter(RandomLayer):
         rotation = o["rotation"]
         angle = o["angle"] if rotation == "z" else 0.0
         shared = self.seed_generator
-        turns = {"z": [], "so3": [RandomRotation3D(seed=shared)], "half_turns": [RandomHalfTurn3D(seed=shared)]}
         layers = [
             RandomMirror3D(o["mirror_probability"], shared),
-            *turns[rotation],
+            *(turn(seed=shared) for turn in _TURNS[rotation]),
             RandomResizedCrop3D(o["crop_scale"], o["in_plane"], o["crop_probability"], shared),
             RandomAffine3D(angle, o["translation"], o["scale"], o["in_plane"], o["affine_probability"], shared),
         ]
@@ -180,8 +180,8 @@ class SubtomogramAugmenter(RandomLayer):
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """The options that no layer checks, checked and in one form; the layers check theirs when they are made."""
-    if options["rotation"] not in ROTATIONS:
-        raise InputError(f"`rotation` is one of {', '.join(ROTATIONS)}. Received: rotation={options['rotation']!r}.")
+    if options["rotation"] not in _TURNS:
+        raise InputError(f"`rotation` is one of {', '.join(_TURNS)}. Received: rotation={options['rotation']!r}.")
     wedge, around = options["wedge"], options["surroundings"]
     return {
         **options,
