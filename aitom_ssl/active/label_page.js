@@ -176,7 +176,7 @@ function message(text, bad = false) {
 async function go(place) {
   here = (place + asked.samples.length) % asked.samples.length;
   $("name").textContent = `Sample ${asked.samples[here]}`;
-  $("title").textContent = `${asked.name}, cycle ${asked.cycle + 1}: ${here + 1} of ${asked.samples.length}`;
+  $("title").textContent = `${asked.name}, cycle ${asked.cycle}: ${here + 1} of ${asked.samples.length}`;
   const middle = Math.floor(asked.size / 2);
   cut = { z: middle, y: middle, x: middle };
   showAnswers();
@@ -473,7 +473,7 @@ async function start() {
     return;
   }
   connected(true);
-  document.title = `Label ${asked.name}, cycle ${asked.cycle + 1}`;
+  document.title = `Label ${asked.name}, cycle ${asked.cycle}`;
   connectControls();
   restore();
   const first = state.answers.indexOf(null);

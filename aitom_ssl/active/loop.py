@@ -1,7 +1,7 @@
 """The loop of active learning: select, ask, label, train, measure, until there are labels enough.
 
     config.yaml  cycles.csv  results.json  model.keras  report.html
-    cycles/00/
+    cycles/01/
         query.json     which samples this cycle asks for, written before anybody is asked
         answers/       the oracle's own folder
         state.json     who is labelled once the answers are in (see `pool.Pool`)
@@ -10,7 +10,7 @@
         network.keras  results.json
 
 Each file is written once what stands above it is there: whatever stops the loop, it goes on after the last of them, and
-everything random is a function of (seed, cycle), so the numbers are those of never stopping. Cycle 0 asks for samples
+everything random is a function of (seed, cycle), so the numbers are those of never stopping. Cycle 1 asks for samples
 drawn by the seed alone, the others for those that the strategy selects with the network of the cycle before.
 
 A network is kept as it is after a cycle's last epoch: choosing an epoch would take validation labels, which no count of
@@ -82,7 +82,7 @@ def area_under_curve(labels: Sequence[int], accuracies: Sequence[float]) -> floa
 
 
 class CycleFolder(RunFolder):
-    """cycles/NN of a run. Its checkpoints are a minute apart at least; that of the last of `epochs` is kept, alone."""
+    """cycles/NN of a run, from 01 on. Checkpoints are a minute apart at least; that of the last of `epochs` stays."""
 
     def __init__(self, run: Path, number: int):
         super().__init__(run / "cycles" / f"{number:02d}")
@@ -252,11 +252,11 @@ class _Loop:
     ):
         self.run, self.plan, self.train, self.strategy, self.oracle = run, plan, train, strategy, oracle
         self.settings, self.command, self.names = settings, command, plan.class_names
-        self.cycles = [CycleFolder(run.path, number) for number in range(len(plan.targets))]
+        self.cycles = [CycleFolder(run.path, number) for number in range(1, len(plan.targets) + 1)]
 
     def done(self) -> int:
         """Cycles that are finished."""
-        return next((cycle.number for cycle in self.cycles if not cycle.finished()), len(self.cycles))
+        return next((n for n, cycle in enumerate(self.cycles) if not cycle.finished()), len(self.cycles))
 
     def how_to_go_on(self) -> str:
         name = " ".join(self.command.split()[:2])
@@ -281,7 +281,7 @@ class _Loop:
             )
         trained = None
         for cycle in self.cycles[done:]:
-            print(f"\ncycle {cycle.number + 1} of {len(self.cycles)}", flush=True)
+            print(f"\ncycle {cycle.number} of {len(self.cycles)}", flush=True)
             if cycle.state.is_file():
                 pool = Pool.load(cycle.state, self.train)
             else:
@@ -307,24 +307,24 @@ class _Loop:
         """The query of `cycle` and how long selecting took; None where there are labels enough, or nobody is left."""
         asked = cycle.query()
         if asked is None:
-            budget = min(self.plan.targets[cycle.number] - len(pool.labelled), len(pool.unlabelled))
+            budget = min(self.plan.targets[cycle.number - 1] - len(pool.labelled), len(pool.unlabelled))
             if budget <= 0:
                 if not len(pool.unlabelled):
                     say("the pool is empty: there is nothing left to ask for.")
                 return None
             started = time.monotonic()
-            if cycle.number == 0:
+            if cycle.number == 1:
                 chosen = first_choice(pool.unlabelled, budget, self.settings["seed"])
                 none = np.full(budget, np.nan)
-                query = Query(0, chosen, np.zeros(budget), np.full(budget, -1, np.int64), none)
+                query = Query(1, chosen, np.zeros(budget), np.full(budget, -1, np.int64), none)
             else:
-                before = self.cycles[cycle.number - 1]
+                before = self.cycles[cycle.number - 2]
                 trained = trained or self._trained(before, pool)
                 started = time.monotonic()
                 query = self._select(cycle, pool, trained, budget)
             asked = query, time.monotonic() - started
             cycle.write_query(*asked)
-        for before in self.cycles[: cycle.number]:
+        for before in self.cycles[: cycle.number - 1]:
             before.drop_checkpoints()
         return asked
 
@@ -353,7 +353,7 @@ class _Loop:
             cycle.write_selected(query, [self._word(answers, int(index)) for index in query.indices], self.names)
         if len(pool.labelled) < 2:
             raise InputError(
-                f"After cycle {cycle.number + 1} {len(pool.labelled)} samples have a label, and a network needs two or "
+                f"After cycle {cycle.number} {len(pool.labelled)} samples have a label, and a network needs two or "
                 f"more: answer for some that were skipped, in {cycle.path / 'answers'}, and go on with --resume."
             )
         pool.save(cycle.state)
@@ -397,8 +397,8 @@ class _Loop:
         encoder = models.standardized(encoder)
         FeatureStatistics(encoder, view, seed).measure()
         network = with_head(encoder, None, len(self.names))
-        if start == WARM and cycle.number > 0:
-            before = keras.models.load_model(self.cycles[cycle.number - 1].network, compile=False)
+        if start == WARM and cycle.number > 1:
+            before = keras.models.load_model(self.cycles[cycle.number - 2].network, compile=False)
             network.set_weights(before.get_weights())
         return network
 
@@ -481,7 +481,7 @@ class _Loop:
         shared = {name: self.settings[name] for name in ("strategy", "model", "data", "seed")}
         self.run.write_results({**shared, "cycles": len(results), **results[-1], **curve})
         asked = last.query()
-        hardest = None if asked is None or last.number == 0 else asked[0]
+        hardest = None if asked is None or last.number == 1 else asked[0]
         write_active_report(
             self.run.path / "report.html",
             results,

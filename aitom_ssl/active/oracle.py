@@ -19,7 +19,7 @@ SKIP, JUNK = "skip", "junk"
 class Query(NamedTuple):
     """What a cycle asks: k samples, the most wanted first."""
 
-    cycle: int
+    cycle: int  # from 1 on
     indices: np.ndarray  # (k,) positions in the training split: a sample's lasting name
     scores: np.ndarray  # (k,)
     guesses: np.ndarray  # (k,) class the model would say, -1 where there is no model yet

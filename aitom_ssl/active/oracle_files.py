@@ -199,7 +199,7 @@ def _write_questions(query: Query, dataset: Dataset, class_names: Sequence[str],
     for index in tqdm(order, desc="subtomograms", unit="file", disable=len(order) < 100):
         write_mrc(volumes / volume_name(index), dataset.volumes([index])[0], dataset.voxel_size)
     heading = [
-        f"{dataset.name}, cycle {query.cycle + 1}, {len(order)} samples to classify",
+        f"{dataset.name}, cycle {query.cycle}, {len(order)} samples to classify",
         f"Boxes of {dataset.size} voxels, {dataset.size * dataset.voxel_size:g} Å. Slices are through the centre. "
         f"Projections are of the middle half, low-passed at {FINEST * dataset.voxel_size:g} Å. Protein is "
         f"{dataset.contrast}.",

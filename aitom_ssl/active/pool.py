@@ -19,7 +19,7 @@ from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import write_json
 
 # The cycle of labels that the dataset came with.
-GIVEN = -1
+GIVEN = 0
 # Which settings of a run are options of which strategy.
 OPTIONS = {
     "ema": ("regularization", "alpha", "ramp", "mean_init", "semi_supervised", "distance", "deviation"),
@@ -121,7 +121,7 @@ class Pool:
         for index in (*answers.labels, *answers.skipped, *answers.junk):
             if index not in asked:
                 raise InputError(
-                    f"The oracle answered about sample {index}, which cycle {query.cycle + 1} does not ask for."
+                    f"The oracle answered about sample {index}, which cycle {query.cycle} does not ask for."
                 )
             if index not in free:
                 raise InputError(f"The oracle answered about sample {index}, which is labelled or out already.")

@@ -126,7 +126,7 @@ def _cycles(results: Sequence[Mapping[str, Any]]) -> Table:
     if not any(result["junk"] for result in results):
         del shown["junk"]
     rows = [["cycle", *shown]]
-    rows += [[f"{r['cycle'] + 1}", *(cell(r) for cell in shown.values())] for r in results]
+    rows += [[f"{r['cycle']}", *(cell(r) for cell in shown.values())] for r in results]
     return Table(rows, "Guessed: how many of a cycle's answers were what the network before would have said.")
 
 

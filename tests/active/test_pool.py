@@ -125,13 +125,13 @@ def test_labels_of_a_view_of_a_view(train):
     [
         (Answers({5: 3}, (), ()), "called sample 5 class 3: expected 0 to 2 \\(a, b, c\\)"),
         (Answers({5: -1}, (), ()), "class -1"),
-        (Answers({6: 0}, (), ()), "answered about sample 6, which cycle 2 does not ask for"),
+        (Answers({6: 0}, (), ()), "answered about sample 6, which cycle 1 does not ask for"),
         (Answers({}, (), (2,)), "answered about sample 2"),
         (Answers({0: 1}, (), ()), "answered about sample 0, which is labelled or out already"),
     ],
 )
 def test_answers_that_cannot_be(train, answers, words):
-    pool = Pool.start(train).answered(query(0, cycle=0), Answers({0: 1}, (), ()), NAMES)
+    pool = Pool.start(train).answered(query(0), Answers({0: 1}, (), ()), NAMES)
     with pytest.raises(InputError, match=words):
         pool.answered(query(5, 0), answers, NAMES)
 

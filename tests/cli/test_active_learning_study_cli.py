@@ -76,7 +76,7 @@ def test_every_cell_has_a_folder_and_a_row(study):
 
 def test_cells_of_a_seed_begin_with_the_same_labels(study):
     first = {
-        path.parts[-4]: [row["sample"] for row in rows(path)] for path in study.glob("cells/*/cycles/00/selected.csv")
+        path.parts[-4]: [row["sample"] for row in rows(path)] for path in study.glob("cells/*/cycles/01/selected.csv")
     }
     assert len(first["ema-seed0"]) == 6 and first["random-seed0"] == first["ema-seed0"]
 
