@@ -1,7 +1,5 @@
 """The command explain, as a user meets it."""
 
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -90,11 +88,5 @@ def test_the_command_that_is_kept_is_the_one_that_was_given():
     assert sorted(predict.command("explain", options).split()[2:]) == sorted(flags)
 
 
-def test_a_mistake_is_answered_before_tensorflow_is_loaded(run, data, tmp_path):
-    code = (
-        "import sys; from aitom_ssl.cli import main; main('explain', sys.argv[1:]);"
-        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
-    )
-    flags = [f"--run={run}", f"--data={data}", f"--output={tmp_path}/out", "--target=nothing"]
-    command = [sys.executable, "-c", code, *flags]
-    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip() == "[]"
+def test_a_mistake_is_answered_before_tensorflow_is_loaded(refused_early, run, data, tmp_path):
+    refused_early("explain", [f"--run={run}", f"--data={data}", f"--output={tmp_path}/out", "--target=nothing"])

@@ -1,9 +1,5 @@
 """The flags of reproduce_xu2017: presets, what the table has, and adding to a table."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -78,7 +74,7 @@ def test_resuming_adds_and_changes_nothing():
         reproduce_xu2017.resumed_settings(options("--resume"), less, "runs/x")
 
 
-def test_a_mistake_is_one_line_and_loads_no_tensorflow(capsys, tmp_path, monkeypatch):
+def test_a_mistake_is_one_line_and_loads_no_tensorflow(refused_early, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
@@ -92,10 +88,4 @@ def test_a_mistake_is_one_line_and_loads_no_tensorflow(capsys, tmp_path, monkeyp
         line = capsys.readouterr().err
         assert words in line
         assert line.count("\n") == 1
-    code = (
-        "import sys; from aitom_ssl.cli import main; status = main('reproduce_xu2017', ['--output=taken']);"
-        "sys.exit(9 if {'tensorflow', 'keras', 'sklearn', 'scipy'} & set(sys.modules) else status)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
-    assert done.returncode == 2
+    refused_early("reproduce_xu2017", ["--output=taken"], heavy=("scipy", "sklearn"))
