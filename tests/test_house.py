@@ -15,7 +15,7 @@ PACKAGE = ROOT / "aitom_ssl"
 
 # A room imports from rooms before it, never from later ones.
 ROOMS = [
-    *["errors", "geometry", "files", "cache", "mrc", "environment"],
+    *["errors", "geometry", "files", "cache", "mrc", "environment", "on_demand"],
     *["structures", "simulation", "data", "augmentation", "models", "losses", "evaluation", "training"],
     *["ssl", "active", "oneshot", "discovery", "export", "cli"],
 ]

@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from aitom_ssl.errors import InputError, near
+from aitom_ssl.on_demand import on_demand
 
 if TYPE_CHECKING:
     from aitom_ssl.active.strategy import Strategy
@@ -43,11 +44,5 @@ def get(name: str, **options: Any) -> Strategy:
     return strategy(**fixed, **options)
 
 
-def __getattr__(name: str) -> Any:
-    # What needs Keras is loaded when it is asked for.
-    if name == "MeanTeacher":
-        return importlib.import_module("aitom_ssl.active.mean_teacher").MeanTeacher
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 __all__ = ["NAMES", "MeanTeacher", "get"]
+__getattr__, __dir__ = on_demand(__name__, {"MeanTeacher": "mean_teacher"})

@@ -3,10 +3,7 @@
 Names are imported from their modules on first use: RIF-SVM needs scikit-learn, picking does not.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+from aitom_ssl.on_demand import on_demand
 
 _HOMES = {
     "Alignment": "alignment",
@@ -24,13 +21,4 @@ _HOMES = {
     "structural_discrepancy": "resolution",
 }
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_demand(__name__, _HOMES)

@@ -1,49 +1,38 @@
-"""What a network has learned: metrics of a classifier, probes on frozen features, collapse, figures and reports."""
+"""What a network has learned: metrics of a classifier, probes on frozen features, collapse, figures and reports.
 
-from aitom_ssl.evaluation.classification import ClassificationMetrics, classification_metrics
-from aitom_ssl.evaluation.classification_report import write_classification_report
-from aitom_ssl.evaluation.collapse import effective_rank, embedding_std
-from aitom_ssl.evaluation.compare import Comparison, compare_encoders
-from aitom_ssl.evaluation.embedding import pca, tsne
-from aitom_ssl.evaluation.few_labels import cluster_scores, kmeans
-from aitom_ssl.evaluation.gradcam import class_activation_map, grad_cam, respond_cam
-from aitom_ssl.evaluation.pretraining_report import write_pretraining_report
-from aitom_ssl.evaluation.probes import (
-    ProbeResult,
-    extract_features,
-    knn_accuracy,
-    knn_predict,
-    linear_probe,
-    stratified_fraction,
-)
-from aitom_ssl.evaluation.report import Command, Highlights, Picture, Section, Table, write_report
+Names are imported from their modules on first use: a table of numbers needs no Keras.
+"""
 
-__all__ = [
-    "ClassificationMetrics",
-    "Command",
-    "Comparison",
-    "Highlights",
-    "Picture",
-    "ProbeResult",
-    "Section",
-    "Table",
-    "class_activation_map",
-    "classification_metrics",
-    "cluster_scores",
-    "compare_encoders",
-    "effective_rank",
-    "embedding_std",
-    "extract_features",
-    "grad_cam",
-    "kmeans",
-    "knn_accuracy",
-    "knn_predict",
-    "linear_probe",
-    "pca",
-    "respond_cam",
-    "stratified_fraction",
-    "tsne",
-    "write_classification_report",
-    "write_pretraining_report",
-    "write_report",
-]
+from aitom_ssl.on_demand import on_demand
+
+_HOMES = {
+    "ClassificationMetrics": "classification",
+    "Command": "report",
+    "Comparison": "compare",
+    "Highlights": "report",
+    "Picture": "report",
+    "ProbeResult": "probes",
+    "Section": "report",
+    "Table": "report",
+    "class_activation_map": "gradcam",
+    "classification_metrics": "classification",
+    "cluster_scores": "few_labels",
+    "compare_encoders": "compare",
+    "effective_rank": "collapse",
+    "embedding_std": "collapse",
+    "extract_features": "probes",
+    "grad_cam": "gradcam",
+    "kmeans": "few_labels",
+    "knn_accuracy": "probes",
+    "knn_predict": "probes",
+    "linear_probe": "probes",
+    "pca": "embedding",
+    "respond_cam": "gradcam",
+    "stratified_fraction": "probes",
+    "tsne": "embedding",
+    "write_classification_report": "classification_report",
+    "write_pretraining_report": "pretraining_report",
+    "write_report": "report",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = on_demand(__name__, _HOMES)
