@@ -9,12 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from aitom_ssl import models
 from aitom_ssl.active.strategy import Known, Strategy, checked_option, yes_or_no
 from aitom_ssl.data import Dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features
-from aitom_ssl.training.feature_statistics import FeatureStatistics
 from aitom_ssl.training.supervised import SupervisedModel, logits
 
 MEAN_INITS = ("independent", "copy")
@@ -114,6 +112,11 @@ class MeanTeacher(SupervisedModel):
         for variable in self.mean.trainable_variables:
             variable.trainable = False
         self.deviation = keras.metrics.Mean(name="deviation")
+
+    @property
+    def networks(self) -> tuple[keras.Model, ...]:
+        """T and M, with statistics of the same volumes: of others, the two deviate where T and M are one."""
+        return (self.network, self.mean)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(batch, classes) logits of T; when training the pair of T's and M's, those of unlabelled volumes below."""
@@ -218,8 +221,6 @@ class EMA(Strategy):
                 f"{type(known.trainer).__name__}: train with Strategy.trainer."
             )
         mean = known.trainer.mean
-        if any(layer.name == models.STANDARDIZE_LAYER for layer in mean.layers):
-            FeatureStatistics(mean, known.unlabelled, known.seed).measure()
         features = extract_features(keras.Model(mean.input, mean.layers[-1].input), known.unlabelled)
         distances = DISTANCES[self.distance](_logits(known.network, known.features), _logits(mean, features))
         return distances if self.deviation == "higher" else -distances

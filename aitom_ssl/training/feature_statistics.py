@@ -18,11 +18,12 @@ class FeatureStatistics(keras.callbacks.Callback):
 
     In training the layer learns what augmented views look like. Features of plain volumes are elsewhere: with them a
     fine-tuned network answered at chance. `measure` sets mean and variance from up to `samples` volumes of `data`,
-    drawn by `seed`; as a callback it does so at each epoch's end.
+    drawn by `seed`; as a callback it does so at each epoch's end, or at that of epoch `only` (from 0) alone.
     """
 
-    def __init__(self, network: keras.Model, data: Any, seed: int, samples: int = SAMPLES):
+    def __init__(self, network: keras.Model, data: Any, seed: int, samples: int = SAMPLES, only: int | None = None):
         super().__init__()
+        self.only = only
         self.layer = network.get_layer(models.STANDARDIZE_LAYER)
         self.bare = keras.Model(network.input, self.layer.input)
         self.data, self.rows = data, subsample(len(data), samples, seed)
@@ -33,4 +34,5 @@ class FeatureStatistics(keras.callbacks.Callback):
         self.layer.moving_variance.assign(features.var(axis=0))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.measure()
+        if self.only in (None, epoch):
+            self.measure()

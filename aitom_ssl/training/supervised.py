@@ -139,7 +139,10 @@ def train_classifier(
         )
     monitors: list[keras.callbacks.Callback] = []
     if any(layer.name == models.STANDARDIZE_LAYER for layer in network.layers):
-        monitors.append(FeatureStatistics(network, labelled.pool, settings["seed"], _STATISTICS_SAMPLES))
+        # As costly as some steps of training: only when somebody looks.
+        only = epochs - 1 if labelled.validation is None else None
+        about = (labelled.pool, settings["seed"], _STATISTICS_SAMPLES, only)
+        monitors += [FeatureStatistics(answering, *about) for answering in model.networks]
     if labelled.validation is not None:
         monitors.append(KeepBest(network, labelled.validation, start.history, run, from_start))
     batches = training_batches(train, batch_size, settings["seed"], start.epoch, labels=True)
@@ -230,6 +233,11 @@ class SupervisedModel(keras.Model):
         self.accuracy = keras.metrics.Mean(name="accuracy")
         self._augment = None if augmenter is None else compiled_alone(augmenter)
         self.built = True
+
+    @property
+    def networks(self) -> tuple[keras.Model, ...]:
+        """What is asked about volumes as they are once training has ended (see `FeatureStatistics`)."""
+        return (self.network,)
 
     def call(self, x: Any, training: bool = False) -> Any:
         """(batch, classes) logits; of augmented volumes when training."""

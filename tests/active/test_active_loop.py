@@ -300,6 +300,13 @@ def test_a_class_without_a_label_is_reported(tmp_path, untrained, capsys):
     assert "no labelled sample of c so far" in capsys.readouterr().err
 
 
+def test_a_mean_model_that_is_the_task_model_deviates_from_it_nowhere(data, tmp_path):
+    """Statistics of standardised features included."""
+    run = run_active_learning(settings(data, alpha=0.0, final=12.0), str(tmp_path / "run"))
+    scores = [float(row["score"]) for row in rows(run.path / "cycles/02/selected.csv")]
+    assert len(scores) == 6 and max(scores) < 1e-9
+
+
 def test_a_warm_start_has_the_weights_of_the_cycle_before(data, tmp_path, untrained):
     run = run_active_learning(settings(data, strategy="random", start="warm"), str(tmp_path / "warm"))
     networks = [keras.models.load_model(run.path / f"cycles/{n:02d}/network.keras").get_weights() for n in (1, 2, 3)]

@@ -348,22 +348,6 @@ def test_two_passes_over_the_pool(pool, monkeypatch):
     assert sum(passed) == 2 * 16
 
 
-def test_standardised_features_of_the_mean_are_those_of_plain_volumes(pool):
-    from aitom_ssl.models import STANDARDIZE_LAYER
-
-    network = tiny_network()
-    norm = layers.BatchNormalization(center=False, scale=False, name=STANDARDIZE_LAYER)
-    x = norm(network.layers[-1].input)
-    model = teacher(keras.Model(network.input, layers.Dense(3, activation="softmax")(x)))
-    EMA().select(known(pool, model), 2)
-    volumes = pool.volumes(range(4, 20))
-    volumes = (volumes - volumes.mean((1, 2, 3), keepdims=True)) / volumes.std((1, 2, 3), keepdims=True)
-    bare = keras.Model(model.mean.input, model.mean.get_layer(STANDARDIZE_LAYER).input)
-    features = ops.convert_to_numpy(bare(volumes[..., None]))
-    measured = model.mean.get_layer(STANDARDIZE_LAYER).moving_mean
-    np.testing.assert_allclose(measured, features.mean(axis=0), rtol=1e-3, atol=1e-5)
-
-
 def test_the_trainer_is_a_mean_teacher_with_the_strategys_options(pool):
     strategy = active.get("ema", alpha=0.5, ramp=True, mean_init="copy", regularization=0.2, semi_supervised=True)
     made = strategy.trainer(tiny_network(), None, None, 3, pool)

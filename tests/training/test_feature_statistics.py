@@ -45,6 +45,18 @@ def test_a_part_of_the_data_is_drawn_by_the_seed(network, splits):
     assert not np.array_equal(statistics.rows, other.rows)
 
 
+def test_at_the_end_of_one_epoch_alone(network, splits):
+    classifier, encoder = network
+    mean = encoder.get_layer(models.STANDARDIZE_LAYER).moving_mean
+    for only, epochs in ((1, [1]), (None, [0, 1, 2])):
+        statistics, measured = FeatureStatistics(classifier, splits["train"], seed=0, only=only), []
+        for epoch in range(3):
+            mean.assign(mean * 0 + 99)
+            statistics.on_epoch_end(epoch)
+            measured += [epoch] * (float(mean[0]) != 99)
+        assert measured == epochs
+
+
 def test_training_on_other_volumes_does_not_move_them(network, splits, tmp_path, monkeypatch):
     """An augmentation that shifts every feature: kept and measured is what plain volumes give."""
     classifier, encoder = network
