@@ -14,7 +14,7 @@ everything random is a function of (seed, cycle), so the numbers are those of ne
 drawn by the seed alone, the others for those that the strategy selects with the network of the cycle before.
 
 A network is kept as it is after a cycle's last epoch: choosing an epoch would take validation labels, which no count of
-labels here would own to. The learning rate falls to 0 by then.
+labels here would own to.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def run_active_learning(
             `make_oracle`), classes, initial, step and final (see `pool.make_plan`), model, pooled, with its field,
             start ("scratch"; "warm": with the weights of the cycle before; or a run of ours, whose encoder each cycle
             begins with), epochs a cycle, steps (of a cycle at least, by more epochs), batch_size, optimizer,
-            learning_rate, momentum and weight_decay (see `finetuning.optimizer`), class_weights, augmentation, seed,
-            precision.
+            learning_rate, final_rate, momentum and weight_decay (see `finetuning.optimizer`), class_weights,
+            augmentation, seed, precision.
         output: the run's folder, or None for runs/active_learning-DATA.
         resume: go on with the run in `output`; `settings` must be that run's, but for a larger `final`.
         command: what makes the run again, kept in its config.
@@ -384,7 +384,8 @@ class _Loop:
             network = self.strategy.prepare(self._untrained(cycle, view, seed))
             steps = cycle.epochs * steps_per_epoch(labelled, batch_size)
             data = Labelled(labelled, None, labelled, "", (), view)
-            done = train_classifier(network, optimizer(settings, steps), data, cycle, settings, trainer)
+            descent = optimizer(settings, steps, settings["final_rate"])
+            done = train_classifier(network, descent, data, cycle, settings, trainer)
         return Trained(network, made[0], done)
 
     def _untrained(self, cycle: CycleFolder, view: Dataset, seed: int) -> keras.Model:

@@ -14,7 +14,7 @@ the higher or the lower), semi_supervised (or not), mean_init (an independent me
 classes is the same study on other --data.
 
 --preset=cpu takes about 180 minutes of processor time, so 90 on two cores with two processes of one thread each
-(TF_NUM_INTRAOP_THREADS=1). It has few labels, 100 to 400: random weights need about 1,000 steps a cycle, and many more
+(TF_NUM_INTRAOP_THREADS=1). It has few labels, 100 to 300: random weights need about 2,000 steps a cycle, and many more
 for the paper's shares of the pool. paper is DAL 2023.
 
 Every cell is a run of active_learning with a folder of its own in the study's; of its networks the last is kept. Stop
@@ -46,15 +46,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "recipe": "crowded",
         "strategies": ["random", "ema", "margin", "core_set"],
         "ablations": [],
-        "seeds": 4,
+        "seeds": 3,
         "limit": None,
         "model": "rb3d",
         "start": active_learning.SCRATCH,
         "initial": 100.0,
         "step": 100.0,
-        "final": 400.0,
+        "final": 300.0,
         "epochs": 30,
-        "steps": 1000,
+        "steps": 2000,
         "batch_size": 16,
         "precision": "mixed_bfloat16",
     },

@@ -115,12 +115,14 @@ def with_head(encoder: keras.Model, frozen: Frozen | None, classes: int) -> kera
     return network
 
 
-def optimizer(settings: Mapping[str, Any], steps: int) -> keras.optimizers.Optimizer:
-    """SGD or Adam whose learning rate falls to 0 along a cosine over `steps`; weight decay of the kernels only.
+def optimizer(settings: Mapping[str, Any], steps: int, final_rate: float = 0.0) -> keras.optimizers.Optimizer:
+    """SGD or Adam; weight decay of the kernels only.
+
+    The learning rate falls along a cosine over `steps`, to `final_rate` times what it was (0 to 1).
 
     Differs from SSL 2022, whose decay is added to the gradient and takes biases in too.
     """
-    schedule = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], max(steps, 1))
+    schedule = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], max(steps, 1), alpha=final_rate)
     decay = settings["weight_decay"] or None
     if settings["optimizer"] == "adam":
         made = keras.optimizers.Adam(schedule, weight_decay=decay)

@@ -145,10 +145,13 @@ def test_a_class_without_labels_has_next_to_no_probability(encoder, labelled):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_the_learning_rate_falls_to_nothing_along_a_cosine(kind):
+def test_the_learning_rate_falls_along_a_cosine(kind):
     made = optimizer({**SETTINGS, "optimizer": kind}, steps=10)
     rates = [float(ops.convert_to_numpy(made._learning_rate(step))) for step in (0, 5, 10)]
     np.testing.assert_allclose(rates, [1e-3, 5e-4, 0], atol=1e-9)
+    fifth = optimizer({**SETTINGS, "optimizer": kind}, steps=10, final_rate=0.2)._learning_rate
+    rates = [float(ops.convert_to_numpy(fifth(step))) for step in (0, 5, 10)]
+    np.testing.assert_allclose(rates, [1e-3, 6e-4, 2e-4], atol=1e-9)
     assert made.weight_decay == 1e-4
     kernel, bias = keras.Variable(np.ones(2, np.float32)), keras.Variable(np.ones(2, np.float32), name="bias")
     made.apply([ops.zeros(2), ops.zeros(2)], [kernel, bias])
