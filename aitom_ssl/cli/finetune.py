@@ -37,6 +37,7 @@ RECIPE = Recipe(
         "fraction": None,
         "labels_per_class": None,
         "validation_labels": "all",
+        "validate_every": 1,
         "epochs": 50,
         "batch_size": 16,
         "weight_decay": 1e-4,
@@ -68,6 +69,7 @@ RECIPE = Recipe(
         **RANGES,
         "epochs": AT_LEAST_0,
         "labels_per_class": AT_LEAST_1,
+        "validate_every": AT_LEAST_1,
         "fraction": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
     },
     renewable=(),
@@ -93,6 +95,9 @@ class Options:
         "Labels that choose the network: all of the validation split's, as in SSL 2022, or the same share of them as "
         "in training, as when labels are few.",
         ("all", "alike"),
+    )
+    validate_every: int | None = _flag(
+        "validate_every", "Epochs between looks at those: where labels are few, a look takes longer than an epoch."
     )
     epochs: int | None = _flag("epochs", "Passes over the labelled samples; 0 keeps the linear probe.")
     batch_size: int | None = _flag("batch_size")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aitom_ssl import environment
-from aitom_ssl.data.batches import epochs_with
+from aitom_ssl.data.batches import epochs_with, steps_per_epoch
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
@@ -37,6 +37,8 @@ RANDOM = "random"
 METHODS = {RANDOM: "random weights", "moco": "MoCo", "simclr": "SimCLR", "swav": "SwAV"}
 # In results.json, for people.
 READOUTS = {"probe_accuracy": "linear probe", "knn_accuracy": "kNN", "accuracy": "fine-tuned"}
+# Between looks at the validation samples; of few labels an epoch is a fifth of it.
+_LOOK_STEPS = 30
 Builder = Callable[[Any, Any, Mapping[str, Any]], Any]
 
 
@@ -183,16 +185,21 @@ def _read_out(cell: Cell, settings: Mapping[str, Any], folder: Path) -> None:
         "labels_per_class": cell.labels if each else None,
         "seed": cell.seed,
     }
-    asked["epochs"] = epochs_for(asked, settings["finetuning_steps"])
+    asked |= schedule(asked, settings["finetuning_steps"])
     run_finetuning(asked, str(path), (path / "config.yaml").is_file(), command_line(METHOD, asked))
 
 
-def epochs_for(asked: Mapping[str, Any], steps: int) -> int:
-    """The epochs that fine-tuning is `asked` to take, or as many as make `steps` of its optimizer."""
+def schedule(asked: Mapping[str, Any], steps: int) -> dict[str, int]:
+    """Settings epochs and validate_every of fine-tuning that is `asked` for.
+
+    As many epochs as asked, or as make `steps` of the optimizer; the validation samples are looked at about every
+    `_LOOK_STEPS` of them.
+    """
     if asked["epochs"] == 0:
-        return 0
-    labelled = asked_labels(checked_splits(asked, None, False), asked)
-    return epochs_with(labelled.train, asked["batch_size"], asked["epochs"], steps)
+        return {"epochs": 0, "validate_every": 1}
+    labelled, batch_size = asked_labels(checked_splits(asked, None, False), asked), asked["batch_size"]
+    every = max(1, round(_LOOK_STEPS / steps_per_epoch(labelled.train, batch_size)))
+    return {"epochs": epochs_with(labelled.train, batch_size, asked["epochs"], steps), "validate_every": every}
 
 
 # === The table ===

@@ -42,18 +42,24 @@ def _refuse_diverged(loss: float, when: str) -> None:
 class KeepBest(keras.callbacks.Callback):
     """Adds `val_loss` and `val_accuracy` to the logs, and keeps the best `network` so far as the run's model.keras.
 
-    `validation` is a Dataset with labels, measured without augmentation and dropout; `history` are the epochs before
-    this one (see `best_row`). With `from_start`, the network as it comes is epoch 0, a row of `history` and a candidate
-    like the others. Stands before `Record`: a run that is killed in between does its epoch again, and finds the same
-    network.
+    `validation` is a Dataset with labels, measured without augmentation and dropout after the epochs (from 0) that
+    `when` is true of; `history` are the epochs before this one (see `best_row`). With `from_start`, the network as it
+    comes is epoch 0, a row of `history` and a candidate like the others. Stands before `Record`: a run that is killed
+    in between does its epoch again, and finds the same network.
     """
 
     def __init__(
-        self, network: keras.Model, validation: Any, history: list[dict[str, Any]], run: RunFolder, from_start: bool
+        self,
+        network: keras.Model,
+        validation: Any,
+        history: list[dict[str, Any]],
+        run: RunFolder,
+        from_start: bool = False,
+        when: Callable[[int], bool] = lambda epoch: True,
     ):
         super().__init__()
         self.network, self.validation, self.history, self.run = network, validation, history, run
-        self.from_start = from_start
+        self.from_start, self.when = from_start, when
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.from_start and not self.history:
@@ -61,6 +67,8 @@ class KeepBest(keras.callbacks.Callback):
             self.run.save_model(self.network)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.when(epoch):
+            return
         logs.update(self._measured())
         _refuse_diverged(logs["val_loss"], "the end of the epoch")
         if best_row([*self.history, logs]) is logs:
@@ -73,8 +81,12 @@ class KeepBest(keras.callbacks.Callback):
 
 
 def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The epoch with the highest `val_accuracy`; among equals the lowest `val_loss`, then the first."""
-    return min(history, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
+    """The epoch with the highest `val_accuracy`; among equals the lowest `val_loss`, then the first.
+
+    Of those that have one: not every epoch needs to be measured.
+    """
+    measured = [row for row in history if "val_accuracy" in row]
+    return min(measured, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
 
 
 class KNNMonitor(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,12 +19,19 @@ class FeatureStatistics(keras.callbacks.Callback):
 
     In training the layer learns what augmented views look like. Features of plain volumes are elsewhere: with them a
     fine-tuned network answered at chance. `measure` sets mean and variance from up to `samples` volumes of `data`,
-    drawn by `seed`; as a callback it does so at each epoch's end, or at that of epoch `only` (from 0) alone.
+    drawn by `seed`; as a callback it does so at the end of the epochs (from 0) that `when` is true of.
     """
 
-    def __init__(self, network: keras.Model, data: Any, seed: int, samples: int = SAMPLES, only: int | None = None):
+    def __init__(
+        self,
+        network: keras.Model,
+        data: Any,
+        seed: int,
+        samples: int = SAMPLES,
+        when: Callable[[int], bool] = lambda epoch: True,
+    ):
         super().__init__()
-        self.only = only
+        self.when = when
         self.layer = network.get_layer(models.STANDARDIZE_LAYER)
         self.bare = keras.Model(network.input, self.layer.input)
         self.data, self.rows = data, subsample(len(data), samples, seed)
@@ -34,5 +42,5 @@ class FeatureStatistics(keras.callbacks.Callback):
         self.layer.moving_variance.assign(features.var(axis=0))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.only in (None, epoch):
+        if self.when(epoch):
             self.measure()

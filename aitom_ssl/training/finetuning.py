@@ -34,10 +34,11 @@ def run_finetuning(
     linear probe and `knn_accuracy`, on the same samples as `accuracy`.
 
     settings: beside those of `run_classifier`: pretrained (a run's folder, or "none"), model (the encoder's
-    architecture), fraction or labels_per_class and validation_labels (see `request.take_labels`), head ("probe": starts
-    as the linear probe; "random"), optimizer ("sgd" or "adam"), learning_rate (of the first step; falls to 0 along a
-    cosine), momentum (of sgd), weight_decay. A head that starts as the probe is epoch 0: kept where training makes it
-    no better on validation samples, and with epochs 0 the classifier.
+    architecture), fraction or labels_per_class and validation_labels (see `request.take_labels`), validate_every
+    (epochs between looks at the validation samples), head ("probe": starts as the linear probe; "random"), optimizer
+    ("sgd" or "adam"), learning_rate (of the first step; falls to 0 along a cosine), momentum (of sgd), weight_decay. A
+    head that starts as the probe is epoch 0: kept where training makes it no better on validation samples, and with
+    epochs 0 the classifier.
     """
     return run_classifier(METHOD, settings, start_finetuning, output, resume, command)
 
@@ -61,7 +62,8 @@ def start_finetuning(settings: Mapping[str, Any], labelled: Labelled) -> Start:
     facts = [["started from", "random weights" if untrained else settings["pretrained"]], ["frozen encoder", told]]
     results = {"pretrained": settings["pretrained"], "probe_accuracy": frozen.probe, "knn_accuracy": frozen.knn}
     steps = settings["epochs"] * steps_per_epoch(train, settings["batch_size"])
-    return Start(network, optimizer(settings, steps), facts, results, trained=settings["head"] == "probe")
+    trained = settings["head"] == "probe"
+    return Start(network, optimizer(settings, steps), facts, results, trained, settings["validate_every"])
 
 
 def pretrained_encoder(folder: str, train: Any, precision: str) -> keras.Model:

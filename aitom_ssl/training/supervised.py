@@ -38,6 +38,7 @@ class Start(NamedTuple):
     facts: Sequence[Sequence[str]] = ()  # (name, text), for the report
     results: Mapping[str, Any] = {}  # for results.json
     trained: bool = False  # classifies already, and is kept where training makes it no better
+    validate_every: int = 1  # epochs between looks at the validation samples
 
 
 def run_supervised(
@@ -96,7 +97,8 @@ def run_classifier(
         with experiment(method, settings, splits, description, output, resume, command) as run:
             for note in labelled.notes:
                 say(note)
-            done = train_classifier(begun.network, begun.optimizer, labelled, run, settings, from_start=begun.trained)
+            how = {"from_start": begun.trained, "validate_every": begun.validate_every}
+            done = train_classifier(begun.network, begun.optimizer, labelled, run, settings, **how)
             _measure(done, labelled, run, settings, command, begun)
     return run
 
@@ -109,12 +111,14 @@ def train_classifier(
     settings: Mapping[str, Any],
     trainer: Callable[..., SupervisedModel] | None = None,
     from_start: bool = False,
+    validate_every: int = 1,
 ) -> Checkpoint:
     """Train `network` up to epoch `settings["epochs"]`, from the run's newest checkpoint if it has one (see `loop`).
 
     model.keras in `run` is the network of the epoch with the highest accuracy on the validation samples (ties: lower
-    loss); of no epochs, `network` itself. Where `labelled.validation` is None nothing is kept: `network` is that of the
-    last epoch, for the caller to save. Returns what the run knows at the end.
+    loss), which are looked at after every `validate_every`-th and the last; of no epochs, `network` itself. Where
+    `labelled.validation` is None nothing is kept: `network` is that of the last epoch, for the caller to save. Returns
+    what the run knows at the end.
 
     trainer: makes what is trained, called as `SupervisedModel`, which is the default. One with `unlabelled` gets
     x = (labelled volumes, unlabelled volumes) in every step.
@@ -137,14 +141,17 @@ def train_classifier(
             f"into {run.path}",
             flush=True,
         )
+
+    def looked_at(epoch: int) -> bool:
+        """Whether the network is asked about volumes as they are after it, which takes as long as some steps."""
+        return epoch + 1 == epochs or (labelled.validation is not None and (epoch + 1) % validate_every == 0)
+
     monitors: list[keras.callbacks.Callback] = []
     if any(layer.name == models.STANDARDIZE_LAYER for layer in network.layers):
-        # As costly as some steps of training: only when somebody looks.
-        only = epochs - 1 if labelled.validation is None else None
-        about = (labelled.pool, settings["seed"], _STATISTICS_SAMPLES, only)
+        about = (labelled.pool, settings["seed"], _STATISTICS_SAMPLES, looked_at)
         monitors += [FeatureStatistics(answering, *about) for answering in model.networks]
     if labelled.validation is not None:
-        monitors.append(KeepBest(network, labelled.validation, start.history, run, from_start))
+        monitors.append(KeepBest(network, labelled.validation, start.history, run, from_start, looked_at))
     batches = training_batches(train, batch_size, settings["seed"], start.epoch, labels=True)
     if model.unlabelled is not None:
         others = _unlabelled_batches(model.unlabelled, batch_size, settings["seed"], start.epoch * steps)

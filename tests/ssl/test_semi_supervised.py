@@ -9,10 +9,10 @@ from aitom_ssl.ssl.semi_supervised import (
     Cell,
     Pretraining,
     Result,
-    epochs_for,
     jobs_of,
     labels_name,
     measured_on,
+    schedule,
     study_figure,
     table_rows,
     table_text,
@@ -103,5 +103,6 @@ def test_few_labels_take_more_epochs(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "checked_splits", lambda *given: None)
     monkeypatch.setattr(module, "asked_labels", lambda *given: Few)
     asked = {"epochs": 8, "batch_size": 16}
-    assert epochs_for(asked, 0) == 8 and epochs_for(asked, 200) == math.ceil(200 / 3)
-    assert epochs_for({**asked, "epochs": 0}, 200) == 0
+    assert schedule(asked, 0) == {"epochs": 8, "validate_every": 10}
+    assert schedule(asked, 200) == {"epochs": math.ceil(200 / 3), "validate_every": 10}
+    assert schedule({**asked, "epochs": 0}, 200) == {"epochs": 0, "validate_every": 1}

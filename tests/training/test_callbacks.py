@@ -112,6 +112,19 @@ def test_the_best_network_is_kept_and_measured_without_training(splits):
         keep.on_epoch_end(2, {"loss": 1.0})
 
 
+def test_an_epoch_that_is_not_looked_at_is_no_candidate(splits):
+    volumes = keras.Input((8, 8, 8, 1))
+    network = keras.Model(volumes, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(volumes)))
+    run, history = Recorder(), []
+    keep = KeepBest(network, splits["validation"], history, run, when=lambda epoch: epoch % 2 == 1)
+    for epoch in range(3):
+        logs = {"loss": 1.0}
+        keep.on_epoch_end(epoch, logs)
+        assert ("val_accuracy" in logs) == (epoch == 1)
+        history.append({"epoch": epoch + 1, **logs})
+    assert run.saved == [network] and best_row(history)["epoch"] == 2
+
+
 def test_a_network_that_classifies_already_is_epoch_0(splits):
     volumes = keras.Input((8, 8, 8, 1))
     dense = keras.layers.Dense(2, activation="softmax")

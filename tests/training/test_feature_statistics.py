@@ -45,11 +45,11 @@ def test_a_part_of_the_data_is_drawn_by_the_seed(network, splits):
     assert not np.array_equal(statistics.rows, other.rows)
 
 
-def test_at_the_end_of_one_epoch_alone(network, splits):
+def test_measured_after_the_epochs_that_are_looked_at(network, splits):
     classifier, encoder = network
     mean = encoder.get_layer(models.STANDARDIZE_LAYER).moving_mean
-    for only, epochs in ((1, [1]), (None, [0, 1, 2])):
-        statistics, measured = FeatureStatistics(classifier, splits["train"], seed=0, only=only), []
+    for options, epochs in (({"when": lambda epoch: epoch == 1}, [1]), ({}, [0, 1, 2])):
+        statistics, measured = FeatureStatistics(classifier, splits["train"], seed=0, **options), []
         for epoch in range(3):
             mean.assign(mean * 0 + 99)
             statistics.on_epoch_end(epoch)

@@ -1,5 +1,6 @@
 """Fine-tuning: which encoder it starts from, what the frozen one is worth, and the classifier that comes out."""
 
+import csv
 import json
 
 import keras
@@ -30,6 +31,7 @@ SETTINGS = {
     "fraction": None,
     "labels_per_class": 4,
     "validation_labels": "alike",
+    "validate_every": 1,
     "epochs": 2,
     "batch_size": 4,
     "optimizer": "adam",
@@ -198,6 +200,15 @@ def test_no_epochs_keep_the_probe(pretrained, tiny_data, tmp_path, monkeypatch):
     results = json.loads((run.path / "results.json").read_text())
     assert results["accuracy"] == results["probe_accuracy"] and results["epochs"] == 0
     assert "validation_accuracy" not in results and not (run.path / "checkpoints").exists()
+
+
+def test_the_last_epoch_is_looked_at_whatever_the_interval(pretrained, tiny_data, tmp_path):
+    settings = {**SETTINGS, "data": str(tiny_data), "pretrained": str(pretrained), "epochs": 3, "validate_every": 2}
+    run = run_finetuning({**settings, "seed": 0}, str(tmp_path / "run"))
+    with open(run.path / "metrics.csv", newline="") as file:
+        assert [(row["epoch"], row["val_accuracy"] != "") for row in csv.DictReader(file)] == [
+            ("0", True), ("1", False), ("2", True), ("3", True),
+        ]  # fmt: skip
 
 
 def test_training_that_makes_it_worse_keeps_the_probe(pretrained, tiny_data, tmp_path, monkeypatch):
