@@ -13,7 +13,7 @@ curves.csv (a row a cell and cycle) and report.html (with learning curves).
 the higher or the lower), semi_supervised (or not), mean_init (an independent mean model, or a copy). 10 against 50
 classes is the same study on other --data.
 
---preset=cpu takes about 180 minutes of processor time, so 90 on two cores with two processes of one thread each
+--preset=cpu takes about 120 minutes of processor time, so 60 on two cores with two processes of one thread each
 (TF_NUM_INTRAOP_THREADS=1). It has few labels, 100 to 300: random weights need about 2,000 steps a cycle, and many more
 for the paper's shares of the pool. paper is DAL 2023.
 

@@ -13,8 +13,9 @@ The run's folder gets what train_supervised writes: model.keras (the network tha
 results.json, report.html, ...; predict, evaluate and export_savedmodel take it.
 
 Which labels are used is drawn by --seed: the same share of each class. --preset=paper is SSL 2022 (which does not say
-its momentum). --preset=recommended starts the head as the linear probe, and turns the training volumes in 3-D;
---preset=crowded also gives them the surroundings of others, and lets an untrained network see the centre alone.
+its momentum). --preset=recommended starts the head as the linear probe, and gives the training volumes half turns,
+which leave the missing wedge where it is; --preset=crowded also gives them the surroundings of others, and lets an
+untrained network see the centre alone.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ RECIPE = Recipe(
             "optimizer": "adam",
             "learning_rate": 1e-3,
             "head": "probe",
-            "augmentation": "recommended",
+            "augmentation": "recommended,rotation=half_turns",
             "field": 1.0,
         },
         "crowded": {
             "optimizer": "adam",
             "learning_rate": 1e-3,
             "head": "probe",
-            "augmentation": "crowded",
+            "augmentation": "crowded,rotation=half_turns",
             "field": 0.625,
         },
     },
