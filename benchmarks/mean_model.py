@@ -41,7 +41,7 @@ def train(options: argparse.Namespace, rate: float, folder: Path) -> tuple[Any, 
 
     from aitom_ssl import models
     from aitom_ssl.active.loop import cycle_seed
-    from aitom_ssl.active.mean_teacher import MeanTeacher, ramped
+    from aitom_ssl.active.mean_teacher import MeanTeacher, follow, follower, ramped
     from aitom_ssl.active.pool import first_choice
     from aitom_ssl.cli import active_learning
     from aitom_ssl.data import load, steps_per_epoch
@@ -58,11 +58,7 @@ def train(options: argparse.Namespace, rate: float, folder: Path) -> tuple[Any, 
 
         def __init__(self, network: keras.Model, *rest: Any):
             super().__init__(network, *rest, alpha=0.99, ramp=True, mean_init="copy")
-            self.followers = {alpha: keras.models.clone_model(network) for alpha in options.alphas}
-            for follower in self.followers.values():
-                follower.set_weights(network.get_weights())
-                for variable in follower.trainable_variables:
-                    variable.trainable = False
+            self.followers = {alpha: follower(network, "copy") for alpha in options.alphas}
 
         @property
         def networks(self) -> tuple[keras.Model, ...]:
@@ -70,10 +66,8 @@ def train(options: argparse.Namespace, rate: float, folder: Path) -> tuple[Any, 
 
         def update_mean(self) -> None:
             super().update_mean()
-            for alpha, follower in self.followers.items():
-                for task, mean in zip(self.network.weights, follower.weights, strict=True):
-                    if task.trainable:
-                        mean.assign(mean + (1 - ramped(alpha, self.step.value)) * (task - mean))
+            for alpha, mean in self.followers.items():
+                follow(mean, self.network, ramped(alpha, self.step.value))
 
     flags = {"data": options.data, "preset": "crowded", "model": "rb3d", "batch_size": 16, "final_rate": rate}
     settings = active_learning.RECIPE.new(active_learning.Options(**flags, precision="mixed_bfloat16"))

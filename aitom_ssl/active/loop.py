@@ -258,6 +258,9 @@ class _Loop:
         """Cycles that are finished."""
         return next((n for n, cycle in enumerate(self.cycles) if not cycle.finished()), len(self.cycles))
 
+    def _before(self, cycle: CycleFolder) -> list[CycleFolder]:
+        return self.cycles[: cycle.number - 1]
+
     def how_to_go_on(self) -> str:
         name = " ".join(self.command.split()[:2])
         path = self.run.path
@@ -318,13 +321,12 @@ class _Loop:
                 none = np.full(budget, np.nan)
                 query = Query(1, chosen, np.zeros(budget), np.full(budget, -1, np.int64), none)
             else:
-                before = self.cycles[cycle.number - 2]
-                trained = trained or self._trained(before, pool)
+                trained = trained or self._trained(self._before(cycle)[-1], pool)
                 started = time.monotonic()
                 query = self._select(cycle, pool, trained, budget)
             asked = query, time.monotonic() - started
             cycle.write_query(*asked)
-        for before in self.cycles[: cycle.number - 1]:
+        for before in self._before(cycle):
             before.drop_checkpoints()
         return asked
 
@@ -398,8 +400,8 @@ class _Loop:
         encoder = models.standardized(encoder)
         FeatureStatistics(encoder, view, seed).measure()
         network = with_head(encoder, None, len(self.names))
-        if start == WARM and cycle.number > 1:
-            before = keras.models.load_model(self.cycles[cycle.number - 2].network, compile=False)
+        if start == WARM and self._before(cycle):
+            before = keras.models.load_model(self._before(cycle)[-1].network, compile=False)
             network.set_weights(before.get_weights())
         return network
 

@@ -58,6 +58,26 @@ def ramped(alpha: float, step: Any) -> Any:
 # === Training ===
 
 
+def follower(network: keras.Model, mean_init: str) -> keras.Model:
+    """A network like `network` that no optimizer trains; `mean_init`: see `MeanTeacher`."""
+    mean = keras.models.clone_model(network)
+    if mean_init == "copy":
+        mean.set_weights(network.get_weights())
+    # One by one: mean.trainable = False would freeze the statistics as well, and on JAX an update of a variable that
+    # is marked trainable is lost.
+    for variable in mean.trainable_variables:
+        variable.trainable = False
+    return mean
+
+
+def follow(mean: keras.Model, task: keras.Model, alpha: Any) -> None:
+    """mean = alpha mean + (1 - alpha) task, of the weights that `task` is trained in (equation 1)."""
+    share = 1 - alpha
+    for theirs, own in zip(task.weights, mean.weights, strict=True):
+        if theirs.trainable:
+            own.assign(own + share * (theirs - own))
+
+
 class MeanTeacher(SupervisedModel):
     """Trains a task model T with cross-entropy + regularization * MSE(logits of T, logits of M) (DAL 2023, equation 4).
 
@@ -104,13 +124,7 @@ class MeanTeacher(SupervisedModel):
         _check_training(regularization, alpha, ramp, mean_init)
         super().__init__(network, augmenter, weights, seed)
         self.regularization, self.alpha, self.ramp, self.unlabelled = regularization, alpha, ramp, unlabelled
-        self.mean = keras.models.clone_model(network)
-        if mean_init == "copy":
-            self.mean.set_weights(network.get_weights())
-        # One by one: mean.trainable = False would freeze the statistics as well, and on JAX an update of a variable
-        # that is marked trainable is lost.
-        for variable in self.mean.trainable_variables:
-            variable.trainable = False
+        self.mean = follower(network, mean_init)
         self.deviation = keras.metrics.Mean(name="deviation")
 
     @property
@@ -153,10 +167,7 @@ class MeanTeacher(SupervisedModel):
 
     def update_mean(self) -> None:
         """M = alpha M + (1 - alpha) T, after `self.step` optimizer steps."""
-        share = 1 - (ramped(self.alpha, self.step.value) if self.ramp else self.alpha)
-        for task, mean in zip(self.network.weights, self.mean.weights, strict=True):
-            if task.trainable:
-                mean.assign(mean + share * (task - mean))
+        follow(self.mean, self.network, ramped(self.alpha, self.step.value) if self.ramp else self.alpha)
 
 
 # === Selecting ===
