@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from aitom_ssl.errors import InputError
 
@@ -66,19 +66,33 @@ def build_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process holds `path`, an empty file, for itself; it lets go at the end, or when it dies."""
+def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process holds `path`, an empty file, for itself; it lets go at the end, or when it dies.
+
+    wait: until no other process holds it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
+    while True:
+        with open(path, "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            if not _is_at(path, file):
+                continue  # Its holder deleted it after it was opened here: nobody would see that it is held.
+            try:
+                yield True
+            finally:
+                path.unlink(missing_ok=True)
             return
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)
+
+
+def _is_at(path: Path, file: IO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> Path:

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -175,3 +176,22 @@ def test_a_claim_is_one_processs_own(tmp_path):
         assert (first, second) == (True, False)
     with claimed(tmp_path / "x" / "claim") as again:
         assert again
+
+
+def count_up(folder):
+    for _ in range(50):
+        with claimed(folder / "claim", wait=True) as mine:
+            assert mine
+            number = int((folder / "number").read_text())
+            (folder / "number").write_text(str(number + 1))
+
+
+def test_processes_that_wait_for_a_claim_have_it_one_after_another(tmp_path):
+    (tmp_path / "number").write_text("0")
+    processes = [multiprocessing.get_context("fork").Process(target=count_up, args=(tmp_path,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert (tmp_path / "number").read_text() == "200" and names(tmp_path) == ["number"]

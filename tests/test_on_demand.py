@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-ROOMS = ("active", "discovery", "evaluation", "export", "oneshot")
+ROOMS = ("active", "discovery", "evaluation", "export", "oneshot", "ssl")
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aitom_ssl import environment
 from aitom_ssl.active import NAMES
 from aitom_ssl.active.study_plan import (
     ABLATIONS,
@@ -40,7 +39,7 @@ from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
 from aitom_ssl.files import atomic_write, write_json
-from aitom_ssl.training.jobs import run_study_jobs
+from aitom_ssl.training.jobs import CommandOf, no_command, open_study, run_study_jobs
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line
 
@@ -74,7 +73,7 @@ class Result(NamedTuple):
 
 
 def run_study(
-    settings: Mapping[str, Any], output: str | None = None, resume: bool = False, command: str = ""
+    settings: Mapping[str, Any], output: str | None = None, resume: bool = False, command: CommandOf = no_command
 ) -> RunFolder:
     """Run every cell, then print the tables; returns the study's folder.
 
@@ -85,17 +84,12 @@ def run_study(
         resume: go on with the study in `output`; the cells that `settings` ask for join its own (see `with_more`),
             finished ones are kept, one that was interrupted goes on where it stopped. Several processes may do this at
             once.
-        command: what makes the study again, kept in its config.
+        command: settings to what makes such a study again, kept in its config.
 
     A cell that fails leaves the others as they are; InputError says so at the end. KeyboardInterrupt carries how to go
     on.
     """
-    study = RunFolder.open(output) if resume else RunFolder.create(output, NAME, settings["data"])
-    if resume:
-        # As they are now: another process may have added some since these settings were made.
-        settings = with_more(study.read_config()["settings"], settings)
-    about = {"method": NAME, "command": command, "settings": dict(settings), "versions": environment.versions()}
-    study.write_config(about)
+    study, settings = open_study(NAME, settings, with_more, command, output, resume)
     cells = cells_of(settings)
 
     def so_far() -> Mapping[str, Any]:

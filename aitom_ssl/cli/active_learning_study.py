@@ -231,4 +231,4 @@ def run(options: Options) -> None:
 
     from aitom_ssl.active.study import run_study
 
-    run_study(settings, output, options.resume, the_command(settings))
+    run_study(settings, output, options.resume, the_command)

@@ -27,11 +27,11 @@ from typing import Any
 from aitom_ssl.cli.common import EMPTY, flag, flag_words, preset_default
 from aitom_ssl.cli.studies import asked_study, study_command
 from aitom_ssl.errors import InputError, near
+from aitom_ssl.ssl.semi_supervised_plan import METHODS, RANDOM, with_more
 from aitom_ssl.training.precision import PRECISIONS
 from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes
 
 NAME = "semi_supervised_study"
-METHODS = ("random", "moco", "simclr", "swav")
 RECIPES = ("paper", "recommended", "crowded")
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
@@ -89,6 +89,7 @@ SMOKE = {
 }
 # What --resume may add to a study: other cells by the same recipe.
 ADDED = ("methods", "fractions", "labels_per_class", "seeds", "pretraining_seeds")
+_STORED = ("data", "preset", "limit", "smoke", "pretraining", "finetuning", *PRESETS["paper"])
 _LEAST = {
     "seeds": 1,
     "pretraining_seeds": 1,
@@ -192,18 +193,12 @@ def new_settings(options: Options) -> dict[str, Any]:
 def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The study's own settings with what may be added; InputError when another flag differs from them."""
     given = given_flags(options)
-    missing = [name for name in ("data", "preset", "limit", "smoke", *PRESETS["paper"]) if name not in stored]
+    missing = [name for name in _STORED if name not in stored]
     if missing:
         raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
     kept = {name: value for name, value in given.items() if name not in ADDED}
     refuse_changes(kept, stored, where, "study", flag_words)
-    settings = dict(stored)
-    for name in ("seeds", "pretraining_seeds"):
-        settings[name] = max(stored[name], given.get(name, 1))
-    for name in ("fractions", "labels_per_class"):
-        settings[name] = sorted({*stored[name], *given.get(name, [])})
-    settings["methods"] = [m for m in METHODS if m in (*stored["methods"], *given.get("methods", []))]
-    return settings
+    return with_more(stored, given)
 
 
 def runs_of(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +210,7 @@ def runs_of(settings: Mapping[str, Any]) -> dict[str, Any]:
         return module.RECIPE.new(module.Options(preset=settings["recipe"], **shared, **changes))
 
     epochs, encoder = settings["pretraining_epochs"], settings["encoder"]
-    methods = [method for method in settings["methods"] if method != "random"]
+    methods = [method for method in settings["methods"] if method != RANDOM]
     pretraining = {method: recipe(f"train_{method}", epochs=epochs, encoder=encoder) for method in methods}
     epochs, labels = settings["finetuning_epochs"], settings["validation_labels"]
     finetuning = recipe("finetune", epochs=epochs, model=encoder, validation_labels=labels)
@@ -242,16 +237,14 @@ def run(options: Options) -> None:
     from aitom_ssl.training.quiet import import_keras_quietly
 
     settings, output = asked_study(NAME, options, new_settings, resumed_settings)
-    command = the_command(settings)
-    # What is in the study already was made by the recipes of its time.
     made = runs_of(settings)
-    settings["pretraining"] = {**made["pretraining"], **settings.get("pretraining", {})}
-    settings.setdefault("finetuning", made["finetuning"])
+    settings = with_more(settings, made) if options.resume else {**settings, **made}
     # A mistake is answered, and missing data are simulated, before TensorFlow is loaded.
     _check_runs(settings)
     import_keras_quietly()
 
     from aitom_ssl.ssl.semi_supervised import run_study
 
-    builders = {method: importlib.import_module(f"aitom_ssl.cli.train_{method}").build for method in METHODS[1:]}
-    run_study(settings, builders, output, options.resume, command)
+    trained = [method for method in METHODS if method != RANDOM]
+    builders = {method: importlib.import_module(f"aitom_ssl.cli.train_{method}").build for method in trained}
+    run_study(settings, builders, output, options.resume, the_command)

@@ -21,20 +21,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aitom_ssl import environment
 from aitom_ssl.data.batches import epochs_with, steps_per_epoch
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
 from aitom_ssl.files import atomic_write
-from aitom_ssl.training.jobs import run_study_jobs
+from aitom_ssl.ssl.semi_supervised_plan import METHODS, RANDOM, Cell, Pretraining, jobs_of, labels_name, with_more
+from aitom_ssl.training.jobs import CommandOf, no_command, open_study, run_study_jobs
 from aitom_ssl.training.request import asked_labels, checked_splits
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line
 
 NAME = "semi_supervised_study"
-RANDOM = "random"
-METHODS = {RANDOM: "random weights", "moco": "MoCo", "simclr": "SimCLR", "swav": "SwAV"}
 # In results.json, for people.
 READOUTS = {"probe_accuracy": "linear probe", "knn_accuracy": "kNN", "accuracy": "fine-tuned"}
 # Between looks at the validation samples; of few labels an epoch is a fifth of it.
@@ -42,56 +40,11 @@ _LOOK_STEPS = 30
 Builder = Callable[[Any, Any, Mapping[str, Any]], Any]
 
 
-class Pretraining(NamedTuple):
-    """One encoder."""
-
-    method: str
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        return Path("pretraining") / f"{self.method}-seed{self.seed}"
-
-    @property
-    def needs(self) -> tuple[Any, ...]:
-        return ()
-
-    def __str__(self) -> str:
-        return f"pretraining with {METHODS[self.method]}, seed {self.seed}"
-
-
-class Cell(NamedTuple):
-    """One encoder read out with some of the labels."""
-
-    method: str
-    labels: float | int  # a share of each class, or a number of each class
-    seed: int
-    pretraining: Pretraining | None
-
-    @property
-    def folder(self) -> Path:
-        labels = self.labels
-        words = f"{labels}each" if isinstance(labels, int) else f"{100 * labels:g}percent"
-        return Path("cells") / f"{self.method}-{words}-seed{self.seed}"
-
-    @property
-    def needs(self) -> tuple[Any, ...]:
-        return () if self.pretraining is None else (self.pretraining,)
-
-    def __str__(self) -> str:
-        return f"{METHODS[self.method]}, {labels_name(self.labels)}, seed {self.seed}"
-
-
 class Result(NamedTuple):
     """A finished cell and its results.json."""
 
     cell: Cell
     measured: dict[str, Any]
-
-
-def labels_name(labels: float | int) -> str:
-    """`25% of the labels`, `5 labels a class`."""
-    return f"{labels} labels a class" if isinstance(labels, int) else f"{100 * labels:g}% of the labels"
 
 
 # === Running ===
@@ -102,7 +55,7 @@ def run_study(
     builders: Mapping[str, Builder],
     output: str | None = None,
     resume: bool = False,
-    command: str = "",
+    command: CommandOf = no_command,
 ) -> RunFolder:
     """Pretrain, read out every cell, then print the table; returns the study's folder.
 
@@ -113,16 +66,15 @@ def run_study(
             its epochs), and preset (a name, kept).
         builders: method to its `build`, see `training.pretrain.run_pretraining`.
         output: folder; default runs/semi_supervised_study-DATA, with a number when that is taken.
-        resume: go on with the study in `output`; finished runs are kept, one that was interrupted goes on after its
-            last epoch. Several processes may do this at once.
-        command: what makes the study again, kept in its config.
+        resume: go on with the study in `output`; the runs that `settings` ask for join its own (see `with_more`),
+            finished ones are kept, one that was interrupted goes on after its last epoch. Several processes may do
+            this at once.
+        command: settings to what makes such a study again, kept in its config.
 
     A run that fails leaves the others as they are; InputError says so at the end. KeyboardInterrupt carries how to go
     on.
     """
-    study = RunFolder.open(output) if resume else RunFolder.create(output, NAME, settings["data"])
-    about = {"method": NAME, "command": command, "settings": dict(settings), "versions": environment.versions()}
-    study.write_config(about)
+    study, settings = open_study(NAME, settings, with_more, command, output, resume)
     jobs = jobs_of(settings)
 
     def run(job: Pretraining | Cell) -> None:
@@ -131,30 +83,19 @@ def run_study(
         else:
             _read_out(job, settings, study.path)
 
-    def so_far() -> None:
-        write_table(study.path, settings, command)
+    def so_far() -> Mapping[str, Any]:
+        """Settings of the study with the runs of all processes, whose tables are written."""
+        now = study.read_config()
+        write_table(study.path, now["settings"], now["command"])
+        return now["settings"]
 
     def text() -> str:
-        so_far()
-        results = results_in(study.path, jobs)
-        return f"{table_text(results)}\n\n{measured_on(results, settings)}"
+        now = so_far()
+        results = results_in(study.path, jobs_of(now))
+        return f"{table_text(results)}\n\n{measured_on(results, now)}"
 
     run_study_jobs(NAME, study.path, jobs, run, lambda job: _finished(job, study.path), so_far, text)
     return study
-
-
-def jobs_of(settings: Mapping[str, Any]) -> list[Pretraining | Cell]:
-    """Every run asked for. Each method once before a second seed; random weights first, which need no pretraining."""
-    methods = [method for method in METHODS if method in settings["methods"]]
-    labels = [*map(float, settings["fractions"]), *map(int, settings["labels_per_class"])]
-    jobs: list[Pretraining | Cell] = []
-    for seed in range(settings["seeds"]):
-        for method in methods:
-            pretraining = None if method == RANDOM else Pretraining(method, seed % settings["pretraining_seeds"])
-            if pretraining is not None and pretraining not in jobs:
-                jobs.append(pretraining)
-            jobs += [Cell(method, some, seed, pretraining) for some in labels]
-    return jobs
 
 
 def _finished(job: Pretraining | Cell, folder: Path) -> bool:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from aitom_ssl import environment
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import claimed
+from aitom_ssl.training.run import RunFolder
 
 WAIT = 10.0
+Settings = Mapping[str, Any]
+CommandOf = Callable[[Settings], str]
 
 
 class Job(Hashable, Protocol):
@@ -69,6 +73,32 @@ def run_jobs(
             said = True
             time.sleep(WAIT)
     return failed
+
+
+def no_command(settings: Settings) -> str:
+    """For a study that no command makes."""
+    return ""
+
+
+def open_study(
+    name: str,
+    settings: Settings,
+    with_more: Callable[[Settings, Settings], dict[str, Any]],
+    command: CommandOf = no_command,
+    output: str | None = None,
+    resume: bool = False,
+) -> tuple[RunFolder, dict[str, Any]]:
+    """The folder of a study, new or in `output` to go on with, and the settings that its config has from now on.
+
+    name: of the command. with_more: the settings in the config and `settings`, to those of both; several processes may
+    add to one study at once. command: settings to what makes such a study again.
+    """
+    study = RunFolder.open(output) if resume else RunFolder.create(output, name, settings["data"])
+    with claimed(study.path / ".config", wait=True):
+        asked = with_more(study.read_config()["settings"], settings) if resume else dict(settings)
+        about = {"method": name, "command": command(asked), "settings": asked, "versions": environment.versions()}
+        study.write_config(about)
+    return study, asked
 
 
 def run_study_jobs(

@@ -91,7 +91,7 @@ def made_up(monkeypatch):
 def test_cells_are_run_once_and_their_networks_dropped(made_up, tmp_path, capsys):
     folder = tmp_path / "study"
     settings = {**SETTINGS, "ablations": ["deviation"]}
-    run_study(settings, str(folder), command="x")
+    run_study(settings, str(folder))
     assert [call[:4] for call in made_up.calls[-3:]] == [
         ("margin", "higher", 1, False), ("ema", "lower", 0, False), ("ema", "lower", 1, False)
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """A whole study on toy data through its command; its flags, and one line a mistake."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from aitom_ssl.cli import main, semi_supervised_study
 from aitom_ssl.cli.common import parse
 from aitom_ssl.data import write_dataset
 from aitom_ssl.errors import InputError
-from aitom_ssl.training import RunFolder
+from aitom_ssl.training import RunFolder, finetuning
 
 
 def options(*flags):
@@ -77,6 +78,22 @@ def test_going_on_adds_cells_and_does_nothing_twice(study, capsys):
     assert {row["labels"] for row in rows(study)} == {"50% of the labels", "4 labels a class"}
     stored = RunFolder(study).read_config()["settings"]
     assert (stored["methods"], stored["labels_per_class"]) == (["random", "moco"], [4])
+
+
+def test_what_another_process_adds_is_in_the_table(study, monkeypatch):
+    cell, original = study / "cells" / "random-50percent-seed1", finetuning.run_finetuning
+    (cell / "results.json").unlink()
+
+    def meanwhile(*given):
+        made = original(*given)
+        config = RunFolder(study).read_config()
+        RunFolder(study).write_config({**config, "settings": {**config["settings"], "fractions": [0.25, 0.5]}})
+        shutil.copytree(cell, study / "cells" / "random-25percent-seed1")
+        return made
+
+    monkeypatch.setattr(finetuning, "run_finetuning", meanwhile)
+    assert main("semi_supervised_study", ["--resume", f"--output={study}"]) == 0
+    assert "25% of the labels" in {row["labels"] for row in rows(study)}
 
 
 def test_another_recipe_is_refused(study, capsys):

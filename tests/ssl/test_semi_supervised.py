@@ -1,4 +1,4 @@
-"""The study's plan and its table, from made-up results."""
+"""The study's table, from made-up results."""
 
 import math
 
@@ -6,11 +6,7 @@ import pytest
 
 from aitom_ssl.evaluation.statistics import t_test
 from aitom_ssl.ssl.semi_supervised import (
-    Cell,
-    Pretraining,
     Result,
-    jobs_of,
-    labels_name,
     measured_on,
     schedule,
     study_figure,
@@ -18,41 +14,14 @@ from aitom_ssl.ssl.semi_supervised import (
     table_text,
     values,
 )
+from aitom_ssl.ssl.semi_supervised_plan import Cell
 
-SETTINGS = {
-    "data": "toy",
-    "methods": ["random", "moco", "swav"],
-    "fractions": [0.25],
-    "labels_per_class": [5],
-    "seeds": 3,
-    "pretraining_seeds": 2,
-}
+SETTINGS = {"data": "toy", "pretraining_seeds": 2}
 
 
 def result(method, labels, seed, accuracy, epochs=3):
     measured = {"probe_accuracy": accuracy, "knn_accuracy": 0.5, "accuracy": accuracy + 0.1, "epochs": epochs}
     return Result(Cell(method, labels, seed, None), {**measured, "train_samples": 40, "samples": 100})
-
-
-def test_the_plan():
-    jobs = jobs_of(SETTINGS)
-    assert [job for job in jobs if isinstance(job, Pretraining)] == [
-        Pretraining("moco", 0), Pretraining("swav", 0), Pretraining("moco", 1), Pretraining("swav", 1)
-    ]  # fmt: skip
-    assert len(jobs) == 4 + 3 * 3 * 2 == len({job.folder for job in jobs})
-    done = set()
-    for job in jobs:
-        assert set(job.needs) <= done
-        done.add(job)
-    last = jobs[-1]
-    assert last == Cell("swav", 5, 2, Pretraining("swav", 0)) and last.folder.name == "swav-5each-seed2"
-    assert str(jobs[0]) == "random weights, 25% of the labels, seed 0"
-    assert jobs[0].folder.name == "random-25percent-seed0" and not jobs[0].needs
-
-
-def test_a_share_and_a_number_are_not_the_same():
-    assert (labels_name(1.0), labels_name(1)) == ("100% of the labels", "1 labels a class")
-    assert Cell("moco", 1.0, 0, None).folder != Cell("moco", 1, 0, None).folder
 
 
 def test_the_table_has_means_spreads_and_tests_against_random_weights():

@@ -9,7 +9,7 @@ import pytest
 
 from aitom_ssl.errors import InputError
 from aitom_ssl.training import jobs as module
-from aitom_ssl.training.jobs import run_jobs, run_study_jobs
+from aitom_ssl.training.jobs import open_study, run_jobs, run_study_jobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,29 @@ def test_a_study_that_is_interrupted_says_how_to_go_on(tmp_path):
     with pytest.raises(KeyboardInterrupt, match=rf"^Finished cells are kept\. .*--resume --output={tmp_path}$"):
         study(tmp_path, run)
 
+
+def both(stored, more):
+    time.sleep(0.02)  # Between reading the config and writing it.
+    return {"data": "toy", "seeds": sorted({*stored["seeds"], *more["seeds"]})}
+
+
+def add(folder, seed):
+    open_study("some_study", {"data": "toy", "seeds": [seed]}, both, output=folder, resume=True)
+
+
+def test_a_study_keeps_what_several_processes_add_at_once(tmp_path):
+    folder, settings = tmp_path / "study", {"data": "toy", "seeds": [0]}
+    run, asked = open_study("some_study", settings, both, lambda asked: f"seeds {asked['seeds']}", folder)
+    assert asked == settings and run.read_config().items() >= {"method": "some_study", "command": "seeds [0]"}.items()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=add, args=(folder, seed)) for seed in range(1, 6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert run.read_config()["settings"]["seeds"] == list(range(6))
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
 
 
 def test_other_errors_end_it_and_let_go(tmp_path):
