@@ -70,7 +70,8 @@ def run(options: Options) -> None:
 
     import_keras_quietly()
 
-    from aitom_ssl.oneshot.tables import checked_runs, evaluate_runs, tables_text
+    from aitom_ssl.oneshot.runs import checked_runs, evaluate_runs
+    from aitom_ssl.oneshot.tables import tables_text
 
     refine = _refiner if options.crf else None
     if options.crf:

@@ -28,12 +28,13 @@ from aitom_ssl.data.build import prepare
 from aitom_ssl.data.importers.star import PIXELS, read_blocks, write_aligned
 from aitom_ssl.data.shards import read_header
 from aitom_ssl.data.sources import IMAGES, Source, is_dataset
-from aitom_ssl.discovery.cluster_averages import AveragingSettings, ClusterResult, average_cluster, read_cluster
+from aitom_ssl.discovery.cluster_averages import AveragingSettings, average_cluster
 from aitom_ssl.discovery.clustering import size_statistics
+from aitom_ssl.discovery.discovery_folder import Cluster, Discovery
 from aitom_ssl.discovery.known_structures import Known, known_structures
 from aitom_ssl.discovery.resolution import HALF_SETS, REFERENCE
 from aitom_ssl.discovery.subdivision import FeatureMaker, number_of_clusters, subdivide
-from aitom_ssl.errors import InputError, reason
+from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.few_labels import cluster_scores
 from aitom_ssl.files import atomic_write, write_json
 from aitom_ssl.simulation import SimulationSpec
@@ -52,73 +53,6 @@ class Subdivide(NamedTuple):
 
     def __str__(self) -> str:
         return "features and clusters"
-
-
-class Cluster(NamedTuple):
-    """The job of one cluster."""
-
-    number: int
-    size: int
-    needs: tuple[Any, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        return Path("clusters") / f"{self.number:03d}"
-
-    def __str__(self) -> str:
-        return f"cluster {self.number}, {self.size:,} subtomograms"
-
-
-class Discovery:
-    """A folder of `run_discovery`, and what is finished in it."""
-
-    def __init__(self, path: Path, averaging: AveragingSettings):
-        self.path, self.averaging = path, averaging
-
-    @property
-    def subdivided(self) -> bool:
-        return (self.path / "subdivision.json").is_file()
-
-    def subdivision(self) -> dict[str, Any]:
-        """subdivision.json; InputError where it is damaged."""
-        path = self.path / "subdivision.json"
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            list(about["sizes"]), str(about["what"]), list(about["notes"]), dict(about["compared"])
-            return about
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({reason(error)}): delete it to subdivide anew.") from None
-
-    def clusters(self) -> dict[str, np.ndarray]:
-        """particle, cluster, predicted: (m,) each."""
-        path = self.path / "clusters.npz"
-        try:
-            with np.load(path) as file:
-                return {name: file[name] for name in ("particle", "cluster", "predicted")}
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is damaged ({reason(error)}): delete it and subdivision.json.") from None
-
-    def jobs(self) -> list[Cluster]:
-        """Of the clusters that are large enough, the largest first."""
-        sizes = self.subdivision()["sizes"]
-        return [Cluster(c, size) for c, size in enumerate(sizes) if size >= self.averaging.needed]
-
-    def too_small(self) -> list[Cluster]:
-        """Clusters that cannot be divided into so many classes."""
-        sizes = self.subdivision()["sizes"]
-        return [Cluster(c, size) for c, size in enumerate(sizes) if size < self.averaging.needed]
-
-    def finished(self, job: Cluster) -> bool:
-        return (self.path / job.folder / "cluster.json").is_file()
-
-    def failure(self, job: Cluster) -> str | None:
-        """Why a cluster has no averages, where that was tried."""
-        path = self.path / job.folder / "failed.txt"
-        return path.read_text(encoding="utf-8") if path.is_file() and not self.finished(job) else None
-
-    def results(self) -> dict[Cluster, ClusterResult]:
-        """Of every finished cluster."""
-        return {job: read_cluster(self.path / job.folder) for job in self.jobs() if self.finished(job)}
 
 
 # === Running ===

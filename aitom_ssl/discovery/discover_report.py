@@ -34,7 +34,7 @@ from aitom_ssl.evaluation.report import (
 from aitom_ssl.files import atomic_write
 
 if TYPE_CHECKING:
-    from aitom_ssl.discovery.discover import Cluster, Discovery
+    from aitom_ssl.discovery.discovery_folder import Cluster, Discovery
 
 _FEWEST_DRAWN = 4
 # Heading of the summary -> column of table.csv.

@@ -29,12 +29,12 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.export.classifier import find_run
 from aitom_ssl.export.feed import Feed
 from aitom_ssl.export.masks import Measured, Segmenter, write_mask
+from aitom_ssl.export.oneshot_support import Support, learn_support
 from aitom_ssl.export.part_batches import part_batches
 from aitom_ssl.export.prediction import refuse_differences
 from aitom_ssl.export.prediction_folder import PredictionFolder
 from aitom_ssl.export.prediction_tables import Numbers
 from aitom_ssl.files import refuse_unwritable
-from aitom_ssl.oneshot.calibration import Calibration, calibrate, class_logits
 from aitom_ssl.oneshot.crf import CrfParameters, pydensecrf
 from aitom_ssl.oneshot.trained import BATCH_SIZE, TrainedCOSNet, find_cosnet, load_cosnet
 
@@ -44,22 +44,6 @@ if TYPE_CHECKING:
 PART = 256
 SCORES = Numbers("score", "score_", "aitomScore", "aitomScore_", "aitomScoreColumn")
 THRESHOLD = 0.5
-
-
-class Support(NamedTuple):
-    """A support set that the network has seen."""
-
-    class_names: list[str]
-    labels: np.ndarray  # (n,)
-    volumes: np.ndarray  # (n, z, y, x) float32, standardised, in the network's box and contrast
-    features: np.ndarray  # (n, d)
-    masks: np.ndarray | None  # (n, z, y, x) bool
-    calibration: Calibration
-
-    def scores(self, network: TrainedCOSNet, features: np.ndarray) -> np.ndarray:
-        """(targets, classes) float32 scores of the features (targets, d) of other volumes."""
-        logits = network.similarity(features, self.features)
-        return self.calibration.curve(class_logits(logits, self.labels, len(self.class_names)))
 
 
 class OneShot(NamedTuple):
@@ -190,23 +174,6 @@ def _spread(known: Support) -> list[str]:
     if len(known.class_names) > 1 and right < 0.9:
         return [f"only {right:.0%} of the turned examples are matched with their own class: expect mistakes."]
     return []
-
-
-def learn_support(network: TrainedCOSNet, examples: Source, field: CrfParameters | None) -> Support:
-    """Features, masks and calibration of the examples. InputError naming one that is damaged."""
-    feed = Feed(examples, network.description.size, network.description.contrast, skip_damaged=False)
-    volumes = feed.batch(np.arange(len(examples))).volumes
-    masks = None
-    if network.has_masks:
-        features, masks, _ = Segmenter(network, field, network.description.size)(volumes)
-    else:
-        features, _ = network(volumes, standardized=True)
-
-    def described(views: np.ndarray) -> np.ndarray:
-        return network(views, standardized=True)[0]
-
-    calibration = calibrate(volumes, examples.labels, features, described, network.similarity)
-    return Support(list(examples.class_names), examples.labels, volumes, features, masks, calibration)
 
 
 def _write_parts(

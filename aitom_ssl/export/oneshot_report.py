@@ -20,7 +20,7 @@ from aitom_ssl.oneshot.calibration import calibration_words
 if TYPE_CHECKING:
     import pandas
 
-    from aitom_ssl.export.oneshot_classification import Support
+    from aitom_ssl.export.oneshot_support import Support
 
 _EXAMPLES = 12
 

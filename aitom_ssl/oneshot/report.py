@@ -25,12 +25,12 @@ from aitom_ssl.evaluation.report import (
     write_report,
 )
 from aitom_ssl.geometry import centre
+from aitom_ssl.oneshot.tables import RunResult, accuracy_rows, dice_rows
 from aitom_ssl.oneshot.trained import TrainedCOSNet
 
 if TYPE_CHECKING:
     from aitom_ssl.oneshot.plan import TrainingPlan
-    from aitom_ssl.oneshot.tables import RunResult
-    from aitom_ssl.oneshot.training import Validation
+    from aitom_ssl.oneshot.validation import Validation
     from aitom_ssl.training.run import Checkpoint
 
 _SHOWN = 8
@@ -85,8 +85,6 @@ def write_evaluation_report(
     path: str | os.PathLike, results: Sequence[RunResult], ways: Sequence[int], shots: int, command: str
 ) -> Path:
     """Write the tables of `results` to `path`; returns it."""
-    from aitom_ssl.oneshot.tables import accuracy_rows, dice_rows
-
     best = max(results, key=lambda r: r.answers[0].accuracy.mean)
     first = best.answers[0]
     numbers = [(str(first.accuracy), f"{first.way}-way-{shots}-shot accuracy, {best.variant}, {best.data}")]

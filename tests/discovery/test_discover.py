@@ -11,7 +11,7 @@ from aitom_ssl import geometry
 from aitom_ssl.data.importers.star import read_star
 from aitom_ssl.data.sources import Reading, open_source
 from aitom_ssl.discovery import discover
-from aitom_ssl.discovery.discover import Cluster, majority, run_discovery
+from aitom_ssl.discovery.discover import majority, run_discovery
 from aitom_ssl.discovery.discover_report import summary_rows, summary_text
 from aitom_ssl.discovery.subdivision import Features
 from aitom_ssl.errors import InputError
@@ -216,11 +216,6 @@ def test_two_particles_of_one_tomogram_mean_where_they_are(tmp_path):
 def test_majorities():
     assert majority(np.array([1, 1, 0, -1]), ["a", "b"]) == ("b", 2 / 3)
     assert majority(np.array([-1, -1]), []) is None
-
-
-def test_jobs_have_folders_and_words():
-    assert str(Cluster(7, 1200)) == "cluster 7, 1,200 subtomograms"
-    assert Cluster(7, 1).folder.as_posix() == "clusters/007"
 
 
 def test_columns_without_a_value_are_left_out_of_the_summary():

@@ -1,4 +1,4 @@
-"""A run of train_cosnet: its folder, batches by number, stopping and going on, what validation says."""
+"""A run of train_cosnet: its folder, batches by number, stopping and going on."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import yaml
 
 from aitom_ssl.data import Dataset
 from aitom_ssl.errors import InputError
-from aitom_ssl.oneshot import training
+from aitom_ssl.oneshot import training, validation
 from aitom_ssl.oneshot.plan import training_plan
 from aitom_ssl.oneshot.trained import load_cosnet
 from aitom_ssl.training import callbacks
@@ -19,8 +19,8 @@ def quick(monkeypatch, uncompiled):
     monkeypatch.setattr(
         training.OneShotModel, "compile", lambda self, *a, **o: compile_(self, *a, run_eagerly=True, **o)
     )
-    monkeypatch.setattr(training, "_FINAL_EPISODES", 20)
-    monkeypatch.setattr(training, "_MONITOR_EPISODES", 20)
+    monkeypatch.setattr(validation, "_FINAL_EPISODES", 20)
+    monkeypatch.setattr(validation, "_MONITOR_EPISODES", 20)
 
 
 def test_batches_are_those_of_their_numbers(splits, settings):
@@ -66,22 +66,6 @@ def test_a_run_stopped_and_gone_on_with_equals_one_that_never_stopped(blobs, set
     trained = load_cosnet(through.path)
     assert trained.trained_on == ("a", "b", "c", "d") and trained.description.size == 8
     assert "2-way-1-shot accuracy" in capsys.readouterr().out
-
-
-def test_validation_is_on_classes_kept_out(splits, settings, tmp_path):
-    from aitom_ssl.models import COSNet, ModelDescription
-    from aitom_ssl.oneshot.trained import TrainedCOSNet
-
-    plan = training_plan(splits, {**settings, "unseen": "a,b"})
-    network = COSNet((8, 8, 8, 1), filters=2, features=4)
-    trained = TrainedCOSNet(tmp_path, ModelDescription("cosnet", (), 8, 10.0, "bright"), network, plan.classes)
-    found = training.validate(trained, plan, seed=0, episodes=30)
-    assert found.unseen and found.samples == 8 and [a.way for a in found.answers] == [2]
-    assert found.to_dict()["validation_accuracy"]["2"]["count"] == 30
-    assert "unseen classes" in found.text() and "Dice" in found.text()
-    logs = {}
-    training.ValidationMonitor(trained, plan, 0).on_epoch_end(0, logs)
-    assert set(logs) == {"val_accuracy", "val_dice"}
 
 
 def test_the_learning_rate_ends_at_0_or_stays(settings):
