@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from aitom_ssl.active.strategy import Known, Strategy, checked_option, yes_or_no
+from aitom_ssl.active.strategy import Known, Selection, Strategy, check_budget, checked_option, yes_or_no
 from aitom_ssl.data import Dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features
@@ -173,6 +173,15 @@ class MeanTeacher(SupervisedModel):
 # === Selecting ===
 
 
+def turns(groups: np.ndarray) -> np.ndarray:
+    """How many of the same of `groups` (n,) stand before each: sorted by that, the groups take turns."""
+    order = np.argsort(groups, kind="stable")
+    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    before = np.empty(len(groups), np.int64)
+    before[order] = np.arange(len(groups)) - np.repeat(first, sizes)
+    return before
+
+
 class EMA(Strategy):
     """Asks for the samples whose class probabilities T and M disagree on most (DAL 2023, equation 3).
 
@@ -185,6 +194,9 @@ class EMA(Strategy):
         semi_supervised: the regulariser takes in unlabelled volumes too.
         distance: "kl" between softmaxes, or "mse" between logits, the paper's ablation.
         deviation: "higher" asks for what differs most, "lower", the ablation, for what differs least.
+        class_balanced: the classes that T guesses take turns, each with what differs most in it. Differs from the
+            paper: where the last steps have moved T towards a class or away from it, all of that class differ from M,
+            and all that is asked for may be of one class.
 
     Raises:
         InputError: on any other value.
@@ -201,18 +213,21 @@ class EMA(Strategy):
         semi_supervised: bool = False,
         distance: str = "kl",
         deviation: str = "higher",
+        class_balanced: bool = False,
     ):
         _check_training(regularization, alpha, ramp, mean_init)
         checked_option(self.name, "distance", distance, distance in DISTANCES, " or ".join(DISTANCES))
         checked_option(self.name, "deviation", deviation, deviation in DEVIATIONS, " or ".join(DEVIATIONS))
         yes_or_no(self.name, "semi_supervised", semi_supervised)
+        yes_or_no(self.name, "class_balanced", class_balanced)
         self.training = {
             "regularization": regularization,
             "alpha": alpha,
             "ramp": ramp,
             "mean_init": mean_init,
         }
-        self.semi_supervised, self.distance, self.deviation = semi_supervised, distance, deviation
+        self.semi_supervised, self.class_balanced = semi_supervised, class_balanced
+        self.distance, self.deviation = distance, deviation
 
     def trainer(
         self,
@@ -235,6 +250,15 @@ class EMA(Strategy):
         features = extract_features(keras.Model(mean.input, mean.layers[-1].input), known.unlabelled)
         distances = DISTANCES[self.distance](_logits(known.network, known.features), _logits(mean, features))
         return distances if self.deviation == "higher" else -distances
+
+    def select(self, known: Known, budget: int) -> Selection:
+        if not self.class_balanced:
+            return super().select(known, budget)
+        check_budget(budget, known)
+        indices, scores = super().select(known, len(known.unlabelled))
+        guesses = _logits(known.network, known.features).argmax(axis=1)
+        order = np.argsort(turns(guesses[indices]), kind="stable")[:budget]
+        return Selection(indices[order], scores[order])
 
 
 def _logits(network: keras.Model, features: np.ndarray) -> np.ndarray:

@@ -22,7 +22,10 @@ from aitom_ssl.files import write_json
 GIVEN = 0
 # Which settings of a run are options of which strategy.
 OPTIONS = {
-    "ema": ("regularization", "alpha", "ramp", "mean_init", "semi_supervised", "distance", "deviation"),
+    "ema": (
+        *("regularization", "alpha", "ramp", "mean_init"),
+        *("semi_supervised", "distance", "deviation", "class_balanced"),
+    ),
     "mc_dropout": ("passes",),
     "bald": ("passes",),
 }

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 from aitom_ssl.active import NAMES
 
 RANDOM, EMA = "random", "ema"
-# The paper's (section 3.3), and how the mean model starts. Name to the setting of a run, and its values.
+# The paper's (section 3.3), how the mean model starts, and what differs from the paper. Name to the setting of a run,
+# and its values.
 ABLATIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "distance": ("distance", ("kl", "mse")),
     "lambda": ("regularization", (0.0, 0.01, 0.03, 0.1)),
     "deviation": ("deviation", ("higher", "lower")),
     "semi_supervised": ("semi_supervised", (False, True)),
     "mean_init": ("mean_init", ("independent", "copy")),
+    "class_balanced": ("class_balanced", (False, True)),
 }
 
 

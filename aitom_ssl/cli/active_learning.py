@@ -76,6 +76,7 @@ RECIPE = Recipe(
             "alpha": 0.999,
             "ramp": False,
             "mean_init": "independent",
+            "class_balanced": False,
         },
         "recommended": {
             "epochs": 30,
@@ -90,6 +91,7 @@ RECIPE = Recipe(
             "alpha": 0.99,
             "ramp": True,
             "mean_init": "copy",
+            "class_balanced": True,
         },
         "crowded": {
             "epochs": 30,
@@ -104,6 +106,7 @@ RECIPE = Recipe(
             "alpha": 0.99,
             "ramp": True,
             "mean_init": "copy",
+            "class_balanced": True,
         },
     },
     smoke={
@@ -175,6 +178,7 @@ class Options:
     semi_supervised: bool | None = _flag("semi_supervised", "ema: the distance is made small on unlabelled data too.")
     distance: str | None = _flag("distance", "ema: what selects, between softmaxes or logits.", ("kl", "mse"))
     deviation: str | None = _flag("deviation", "ema: which deviation is asked for.", ("higher", "lower"))
+    class_balanced: bool | None = _flag("class_balanced", "ema: the classes that the network guesses take turns.")
     passes: int | None = _flag("passes", "mc_dropout, bald: passes with dropout.")
     limit: int | None = _flag("limit")
     seed: int | None = _flag("seed", "Of the initial labels, weights, order and augmentation.")

@@ -10,8 +10,8 @@ under the learning curve, t-tests of both against random, and seconds a selectio
 curves.csv (a row a cell and cycle) and report.html (with learning curves).
 
 --ablations changes ema in one thing at a time: distance (kl or mse), lambda (0, 0.01, 0.03, 0.1), deviation (asks for
-the higher or the lower), semi_supervised (or not), mean_init (an independent mean model, or a copy). 10 against 50
-classes is the same study on other --data.
+the higher or the lower), semi_supervised (or not), mean_init (an independent mean model, or a copy), class_balanced
+(the classes take turns, or not). 10 against 50 classes is the same study on other --data.
 
 --preset=cpu takes about 120 minutes of processor time, so 60 on two cores with two processes of one thread each
 (TF_NUM_INTRAOP_THREADS=1). It has few labels, 100 to 300: random weights need about 2,000 steps a cycle, and many more

@@ -32,6 +32,7 @@ RUN = {
     "deviation": "higher",
     "semi_supervised": False,
     "mean_init": "copy",
+    "class_balanced": True,
     "epochs": 2,
 }
 SETTINGS = {"data": "toy", "strategies": ["margin", "random", "ema"], "ablations": [], "seeds": 2, "run": RUN}
@@ -265,8 +266,9 @@ def test_gains_are_of_the_same_seed():
 
 
 def test_every_ablation_has_a_panel(tmp_path):
-    figure = curves_figure([*RESULTS, *LOWERED], {name: [Variant(EMA), LOWER] for name in ABLATIONS})
-    assert [axes.get_title() for axes in figure.axes[:5]] == list(ABLATIONS) and len(figure.axes) == 6
+    names = list(ABLATIONS)[:5]
+    figure = curves_figure([*RESULTS, *LOWERED], {name: [Variant(EMA), LOWER] for name in names})
+    assert [axes.get_title() for axes in figure.axes[:5]] == names and len(figure.axes) == 6
     assert not figure.axes[5].axison
     page = study.write_study_report(tmp_path / "report.html", [*RESULTS, *LOWERED], ALL, "the command")
     text = page.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from keras import layers, ops
 from scipy import special, stats
 
 from aitom_ssl import active
-from aitom_ssl.active.mean_teacher import EMA, MeanTeacher, kl_divergence, mean_squared_difference, ramped
+from aitom_ssl.active.mean_teacher import EMA, MeanTeacher, kl_divergence, mean_squared_difference, ramped, turns
 from aitom_ssl.active.strategy import Known
 from aitom_ssl.data import Dataset, write_dataset
 from aitom_ssl.errors import InputError
@@ -334,7 +334,34 @@ def test_selects_what_the_models_disagree_on(pool, distance, deviation):
     np.testing.assert_allclose(found.scores, np.sort(expected)[::-1][:5], rtol=1e-3, atol=1e-6)
 
 
-def test_two_passes_over_the_pool(pool, monkeypatch):
+def test_groups_take_turns():
+    rng = np.random.default_rng(0)
+    for groups in (rng.integers(0, 4, 50), np.zeros(3, int), np.zeros(0, int), np.array([7, 2, 7, 7])):
+        expected = [int((groups[:place] == group).sum()) for place, group in enumerate(groups)]
+        assert turns(groups).tolist() == expected
+
+
+@pytest.mark.parametrize("deviation", ["higher", "lower"])
+def test_class_balanced_the_guessed_classes_take_turns(pool, deviation):
+    model = teacher(tiny_network(norm=True))
+    model.train_on_batch(*batch())
+    whole = EMA(deviation=deviation).select(known(pool, model), 16)
+    guesses = known(pool, model).probabilities.argmax(axis=1)
+    assert len(set(guesses)) > 1
+    for budget in (1, 5, 16):
+        found = EMA(deviation=deviation, class_balanced=True).select(known(pool, model), budget)
+        expected, rows = [], [[i for i in whole.indices if guesses[i] == c] for c in range(3)]
+        while len(expected) < budget:
+            heads = [mine.pop(0) for mine in rows if mine]
+            expected += sorted(heads, key=whole.indices.tolist().index)
+        assert found.indices.tolist() == expected[:budget]
+        assert found.scores.tolist() == [whole.scores[whole.indices.tolist().index(i)] for i in found.indices]
+    with pytest.raises(InputError, match="A budget of 17 samples was asked for and the pool has 16"):
+        EMA(class_balanced=True).select(known(pool, model), 17)
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+def test_two_passes_over_the_pool(pool, monkeypatch, class_balanced):
     model = teacher()
     passed = []
     predict = keras.Model.predict_on_batch
@@ -344,7 +371,7 @@ def test_two_passes_over_the_pool(pool, monkeypatch):
         return predict(self, x)
 
     monkeypatch.setattr(keras.Model, "predict_on_batch", counted)
-    EMA().select(known(pool, model), 5)
+    EMA(class_balanced=class_balanced).select(known(pool, model), 5)
     assert sum(passed) == 2 * 16
 
 
@@ -371,6 +398,7 @@ def test_the_trainer_is_a_mean_teacher_with_the_strategys_options(pool):
         ("semi_supervised", 1),
         ("distance", "cosine"),
         ("deviation", "highest"),
+        ("class_balanced", "yes"),
     ],
 )
 def test_refuses(option, value):

@@ -243,7 +243,7 @@ def test_budgets_are_checked_against_the_pool(tmp_path):
 
 def test_options_of_the_strategy():
     settings = {"alpha": 0.5, "passes": 9, **dict.fromkeys(["regularization", "ramp", "mean_init"], 1)}
-    settings |= dict.fromkeys(["semi_supervised", "distance", "deviation"], 2)
+    settings |= dict.fromkeys(["semi_supervised", "distance", "deviation", "class_balanced"], 2)
     assert strategy_options({**settings, "strategy": "bald"}) == {"passes": 9}
     assert strategy_options({**settings, "strategy": "random"}) == {}
     assert strategy_options({**settings, "strategy": "ema"}).items() >= {"alpha": 0.5, "deviation": 2}.items()

@@ -10,6 +10,7 @@ RUN = {
     "deviation": "higher",
     "semi_supervised": False,
     "mean_init": "copy",
+    "class_balanced": True,
     "epochs": 2,
 }
 SETTINGS = {"data": "toy", "strategies": ["margin", "random", "ema"], "ablations": [], "seeds": 2, "run": RUN}
@@ -27,7 +28,7 @@ def test_an_ablation_changes_one_option_of_ema_and_what_is_ema_itself_is_not_run
     changed = [variant for variant in variants_of(ALL) if variant.ablation]
     assert [variant.folder_name for variant in changed] == [
         *("ema-distance_mse", "ema-lambda_0", "ema-lambda_0.01", "ema-lambda_0.1", "ema-deviation_lower"),
-        *("ema-semi_supervised_true", "ema-mean_init_independent"),
+        *("ema-semi_supervised_true", "ema-mean_init_independent", "ema-class_balanced_false"),
     ]
     for variant in changed:
         ((name, value),) = ((n, v) for n, v in variant.changes.items() if n != "strategy")
@@ -39,7 +40,7 @@ def test_an_ablation_changes_one_option_of_ema_and_what_is_ema_itself_is_not_run
 
 def test_folders_differ():
     cells = cells_of({**ALL, "strategies": list(NAMES), "seeds": 3})
-    assert len({cell.folder for cell in cells}) == len(cells) == 3 * (len(NAMES) + 7)
+    assert len({cell.folder for cell in cells}) == len(cells) == 3 * (len(NAMES) + 8)
     assert cells[0].folder.as_posix() == "cells/random-seed0"
 
 

@@ -39,6 +39,7 @@ def test_the_paper_is_the_default():
     paper = {"strategy": "ema", "model": "resnet18_3d", "initial": 0.1, "step": 0.05, "final": 0.4, "alpha": 0.999}
     paper |= {"regularization": 0.03, "mean_init": "independent", "ramp": False, "semi_supervised": False}
     paper |= {"distance": "kl", "deviation": "higher", "preset": "paper", "oracle": "simulated", "start": "scratch"}
+    paper |= {"class_balanced": False}
     assert RECIPE.new(options("--data=x")).items() >= paper.items()
 
 
