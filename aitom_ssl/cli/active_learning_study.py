@@ -173,6 +173,9 @@ def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) ->
     """The study's own settings with what may be added; InputError when another flag differs from them."""
     given = given_flags(options)
     missing = [name for name in ("data", "preset", "smoke", "run", *PRESETS["paper"]) if name not in stored]
+    if not missing:
+        names = run_settings({**PRESETS["cpu"], "data": "any"})
+        missing = [name for name in names if name not in (stored["run"] or ())]
     if missing:
         raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
     kept = {name: value for name, value in given.items() if name not in ADDED}

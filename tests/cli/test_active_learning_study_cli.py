@@ -135,7 +135,7 @@ def test_presets():
     published = {"model": "resnet18_3d", "initial": 0.1, "step": 0.05, "final": 0.4, "alpha": 0.999, "limit": None}
     assert run.items() >= {**published, "mean_init": "independent", "optimizer": "sgd", "epochs": 100}.items()
     # What an ablation calls its own is what the recipe says.
-    assert len(module.variants_of({**paper, "run": run})) == len(active.NAMES) + 7
+    assert len(module.variants_of({**paper, "run": run})) == len(active.NAMES) + 8
 
 
 @pytest.mark.parametrize("flags", [["--smoke"], ["--preset=paper", "--ablations=none", "--limit=50", "--step=30"]])
@@ -184,9 +184,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(data, tmp_path, capsys, monkey
 
 def test_a_damaged_config_is_named(study, tmp_path, capsys):
     config = RunFolder(study).read_config()
-    for settings, words in (({**config["settings"], "run": None}, ""), ({}, "data is missing")):
+    older = {name: value for name, value in config["settings"]["run"].items() if name != "class_balanced"}
+    for settings, words in (
+        ({}, "data is missing"),
+        ({**config["settings"], "run": None}, "preset is missing"),
+        ({**config["settings"], "run": older}, "class_balanced is missing"),
+    ):
         broken = RunFolder(tmp_path)
-        broken.write_config({**config, "settings": {k: v for k, v in settings.items() if v is not None}})
+        broken.write_config({**config, "settings": settings})
         assert main("active_learning_study", ["--resume", f"--output={tmp_path}"]) == 2
         line = capsys.readouterr().err
         assert "config.yaml is damaged" in line and words in line and line.count("\n") == 1
