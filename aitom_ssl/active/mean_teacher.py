@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from aitom_ssl.active.strategy import Known, Selection, Strategy, check_budget, checked_option, yes_or_no
+from aitom_ssl.active.strategy import Known, Strategy, checked_option, yes_or_no
 from aitom_ssl.data import Dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features
@@ -173,15 +173,6 @@ class MeanTeacher(SupervisedModel):
 # === Selecting ===
 
 
-def turns(groups: np.ndarray) -> np.ndarray:
-    """How many of the same of `groups` (n,) stand before each: sorted by that, the groups take turns."""
-    order = np.argsort(groups, kind="stable")
-    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
-    before = np.empty(len(groups), np.int64)
-    before[order] = np.arange(len(groups)) - np.repeat(first, sizes)
-    return before
-
-
 class EMA(Strategy):
     """Asks for the samples whose class probabilities T and M disagree on most (DAL 2023, equation 3).
 
@@ -251,14 +242,8 @@ class EMA(Strategy):
         distances = DISTANCES[self.distance](_logits(known.network, known.features), _logits(mean, features))
         return distances if self.deviation == "higher" else -distances
 
-    def select(self, known: Known, budget: int) -> Selection:
-        if not self.class_balanced:
-            return super().select(known, budget)
-        check_budget(budget, known)
-        indices, scores = super().select(known, len(known.unlabelled))
-        guesses = _logits(known.network, known.features).argmax(axis=1)
-        order = np.argsort(turns(guesses[indices]), kind="stable")[:budget]
-        return Selection(indices[order], scores[order])
+    def groups(self, known: Known) -> np.ndarray | None:
+        return _logits(known.network, known.features).argmax(axis=1) if self.class_balanced else None
 
 
 def _logits(network: keras.Model, features: np.ndarray) -> np.ndarray:

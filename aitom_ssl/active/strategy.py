@@ -100,10 +100,14 @@ class Strategy:
         """(U,) of the pool; larger is more wanted."""
         raise NotImplementedError(f"{type(self).__name__} gives neither scores nor a selection of its own.")
 
+    def groups(self, known: Known) -> np.ndarray | None:
+        """(U,) of the pool, groups that take turns; None: whatever scores highest."""
+        return None
+
     def select(self, known: Known, budget: int) -> Selection:
         """The `budget` samples with the highest scores; InputError unless budget is 1..len(known.unlabelled)."""
         check_budget(budget, known)
-        return highest(self.scores(known), budget, known.seed)
+        return highest(self.scores(known), budget, known.seed, self.groups(known))
 
 
 # === Pure functions ===
@@ -118,8 +122,17 @@ def check_budget(budget: int, known: Known) -> None:
         )
 
 
-def highest(scores: np.ndarray, budget: int, seed: int) -> Selection:
-    """The `budget` highest of `scores` (U,), highest first.
+def turns(groups: np.ndarray) -> np.ndarray:
+    """How many of the same of `groups` (n,) stand before each: sorted by that, the groups take turns."""
+    order = np.argsort(groups, kind="stable")
+    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    before = np.empty(len(groups), np.int64)
+    before[order] = np.arange(len(groups)) - np.repeat(first, sizes)
+    return before
+
+
+def highest(scores: np.ndarray, budget: int, seed: int, groups: np.ndarray | None = None) -> Selection:
+    """The `budget` highest of `scores` (U,), highest first; with `groups` (U,) of each group in turn.
 
     Equal scores come in an order drawn by `seed`: a network that is certain of everything would else choose by place
     in the pool, which often means by class. InputError where a score is NaN.
@@ -131,7 +144,10 @@ def highest(scores: np.ndarray, budget: int, seed: int) -> Selection:
             f"{broken} of {len(scores)} samples got NaN for a score: the network diverged; train with a lower learning "
             "rate or --precision=float32."
         )
-    order = np.lexsort((np.random.default_rng(seed).random(len(scores)), -scores))[:budget]
+    order = np.lexsort((np.random.default_rng(seed).random(len(scores)), -scores))
+    if groups is not None:
+        order = order[np.argsort(turns(groups[order]), kind="stable")]
+    order = order[:budget]
     return Selection(order.astype(np.int64), scores[order])
 
 

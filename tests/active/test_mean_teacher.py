@@ -12,7 +12,7 @@ from keras import layers, ops
 from scipy import special, stats
 
 from aitom_ssl import active
-from aitom_ssl.active.mean_teacher import EMA, MeanTeacher, kl_divergence, mean_squared_difference, ramped, turns
+from aitom_ssl.active.mean_teacher import EMA, MeanTeacher, kl_divergence, mean_squared_difference, ramped
 from aitom_ssl.active.strategy import Known
 from aitom_ssl.data import Dataset, write_dataset
 from aitom_ssl.errors import InputError
@@ -332,13 +332,6 @@ def test_selects_what_the_models_disagree_on(pool, distance, deviation):
     expected = expected if deviation == "higher" else -expected
     np.testing.assert_array_equal(found.indices, np.argsort(-expected)[:5])
     np.testing.assert_allclose(found.scores, np.sort(expected)[::-1][:5], rtol=1e-3, atol=1e-6)
-
-
-def test_groups_take_turns():
-    rng = np.random.default_rng(0)
-    for groups in (rng.integers(0, 4, 50), np.zeros(3, int), np.zeros(0, int), np.array([7, 2, 7, 7])):
-        expected = [int((groups[:place] == group).sum()) for place, group in enumerate(groups)]
-        assert turns(groups).tolist() == expected
 
 
 @pytest.mark.parametrize("deviation", ["higher", "lower"])

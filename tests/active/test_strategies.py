@@ -10,7 +10,7 @@ import tensorflow as tf
 from small_pools import noise, small_network
 
 from aitom_ssl.active import NAMES, get
-from aitom_ssl.active.strategy import Known, Strategy, highest
+from aitom_ssl.active.strategy import Known, Strategy, highest, turns
 from aitom_ssl.data import Dataset, write_dataset
 from aitom_ssl.data.batches import gather
 from aitom_ssl.errors import InputError
@@ -186,3 +186,10 @@ def test_features_that_memory_cannot_hold_are_refused(twins, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: 30)  # 900 bytes
     with pytest.raises(InputError, match="6 features of each sample take"):
         _ = known.features
+
+
+def test_groups_take_turns():
+    rng = np.random.default_rng(0)
+    for groups in (rng.integers(0, 4, 50), np.zeros(3, int), np.zeros(0, int), np.array([7, 2, 7, 7])):
+        expected = [int((groups[:place] == group).sum()) for place, group in enumerate(groups)]
+        assert turns(groups).tolist() == expected
