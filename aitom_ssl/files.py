@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import fcntl
 import hashlib
@@ -10,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -100,6 +101,21 @@ def write_json(path: str | os.PathLike, values: Mapping[str, Any]) -> Path:
     with atomic_write(path) as temporary:
         text = json.dumps(dict(values), indent=1, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def write_csv(
+    path: str | os.PathLike, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> Path:
+    """Write `rows` as a table, UTF-8 with commas; returns the path.
+
+    columns: the names in order, empty where a row has no such value; default every name in a row, by first appearance.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row)) if columns is None else columns
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     return Path(path)
 
 

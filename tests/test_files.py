@@ -8,7 +8,16 @@ import pytest
 
 from aitom_ssl import files
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write, build_folder, claimed, is_disk_full, refuse_unwritable, sha256, write_json
+from aitom_ssl.files import (
+    atomic_write,
+    build_folder,
+    claimed,
+    is_disk_full,
+    refuse_unwritable,
+    sha256,
+    write_csv,
+    write_json,
+)
 
 
 def names(folder):
@@ -31,6 +40,16 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"name": {1, 2}})
     assert json.loads(path.read_text(encoding="utf-8")) == values and names(tmp_path) == ["a.json"]
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path):
+    path = write_csv(tmp_path / "a.csv", [{"name": "Å, β", "loss": 0.1}, {"name": "b", "accuracy": 1}])
+    table = 'name,loss,accuracy\n"Å, β",0.1,\nb,,1\n'
+    assert path.read_bytes() == table.encode()
+    with pytest.raises(ValueError, match="other"):
+        write_csv(path, [{"name": "c"}, {"other": 1}], ["name"])
+    assert path.read_bytes() == table.encode() and names(tmp_path) == ["a.csv"]
+    assert write_csv(path, [], ["name", "loss"]).read_bytes() == b"name,loss\n"
 
 
 def test_missing_folders_are_made(tmp_path):

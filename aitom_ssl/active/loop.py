@@ -19,7 +19,6 @@ labels here would own to.
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import shutil
@@ -42,7 +41,7 @@ from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.classification import classification_metrics
 from aitom_ssl.evaluation.probes import extract_features
 from aitom_ssl.evaluation.report import duration
-from aitom_ssl.files import atomic_write, claimed, is_disk_full, write_json
+from aitom_ssl.files import atomic_write, claimed, is_disk_full, write_csv, write_json
 from aitom_ssl.training.callbacks import say
 from aitom_ssl.training.feature_statistics import FeatureStatistics
 from aitom_ssl.training.finetuning import optimizer, pretrained_encoder, with_head
@@ -146,13 +145,17 @@ class CycleFolder(RunFolder):
 
     def write_selected(self, query: Query, said: Sequence[str], class_names: Sequence[str]) -> None:
         """selected.csv: a row for each sample of the query, in its order; `said`: what the oracle did."""
-        with atomic_write(self.path / "selected.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["sample", "score", "guess", "confidence", "answer"])
-            for (index, score, guess, confidence), answer in zip(zip(*query[1:], strict=True), said, strict=True):
-                guessed = class_names[guess] if guess >= 0 else ""
-                sure = "" if np.isnan(confidence) else repr(float(confidence))
-                writer.writerow([int(index), repr(float(score)), guessed, sure, answer])
+        rows = [
+            {
+                "sample": int(index),
+                "score": float(score),
+                "guess": class_names[guess] if guess >= 0 else "",
+                "confidence": "" if np.isnan(confidence) else float(confidence),
+                "answer": answer,
+            }
+            for (index, score, guess, confidence), answer in zip(zip(*query[1:], strict=True), said, strict=True)
+        ]
+        write_csv(self.path / "selected.csv", rows)
 
     def save_network(self, network: keras.Model) -> None:
         with atomic_write(self.network) as temporary:
@@ -471,11 +474,7 @@ class _Loop:
         if last.network.is_file():
             with atomic_write(self.run.path / "model.keras") as temporary:
                 shutil.copyfile(last.network, temporary)
-        with atomic_write(self.run.path / "cycles.csv") as temporary, open(temporary, "w", newline="") as file:
-            rows = [table_row(result, self.names) for result in results]
-            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(self.run.path / "cycles.csv", [table_row(result, self.names) for result in results])
         curve = {}
         if "accuracy" in results[-1]:
             labels, accuracies = ([result[name] for result in results] for name in ("labelled", "accuracy"))

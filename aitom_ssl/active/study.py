@@ -13,7 +13,6 @@ All cells of one seed begin with the same labels, which that seed has drawn.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shutil
@@ -38,7 +37,7 @@ from aitom_ssl.active.study_plan import (
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
-from aitom_ssl.files import atomic_write, write_json
+from aitom_ssl.files import write_csv, write_json
 from aitom_ssl.training.jobs import CommandOf, no_command, open_study, run_study_jobs
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line
@@ -92,19 +91,14 @@ def run_study(
     study, settings = open_study(NAME, settings, with_more, command, output, resume)
     cells = cells_of(settings)
 
-    def so_far() -> Mapping[str, Any]:
-        """Settings of the study with the cells of all processes, whose networks are dropped and tables written."""
+    def so_far() -> str:
+        # Other processes may have added cells.
         now = study.read_config()
         for cell in cells_of(now["settings"]):
             if _finished(cell, study.path):
                 drop_networks(study.path / cell.folder)
-        write_tables(study.path, now["settings"], now["command"])
-        return now["settings"]
-
-    def text() -> str:
-        now = so_far()
-        results = results_in(study.path, cells_of(now))
-        return f"{tables_text(results, now)}\n\n{measured_on(results, now)}"
+        results = write_tables(study.path, now["settings"], now["command"])
+        return f"{tables_text(results, now['settings'])}\n\n{measured_on(results, now['settings'])}"
 
     run_study_jobs(
         NAME,
@@ -113,7 +107,6 @@ def run_study(
         lambda cell: _run(cell, settings, study.path),
         lambda cell: _finished(cell, study.path),
         so_far,
-        text,
         kind="cells",
     )
     return study
@@ -275,11 +268,11 @@ def measured_on(results: Sequence[Result], settings: Mapping[str, Any]) -> str:
     )
 
 
-def write_tables(folder: Path, settings: Mapping[str, Any], command: str) -> None:
-    """table.csv, curves.csv and report.html of what is finished."""
+def write_tables(folder: Path, settings: Mapping[str, Any], command: str) -> list[Result]:
+    """table.csv, curves.csv and report.html of what is finished, which is returned."""
     results = results_in(folder, cells_of(settings))
     if not results:
-        return
+        return results
     rows, points = [], []
     for result in results:
         (strategy, ablation, value), seed = result.cell
@@ -291,12 +284,10 @@ def write_tables(folder: Path, settings: Mapping[str, Any], command: str) -> Non
             row[of_what] = sum(cycle[of_what] for cycle in result.measured["cycles"])
         rows.append({**row, "run": result.cell.folder.as_posix()})
         points += [{**cell, "cycle": n, **cycle} for n, cycle in enumerate(result.measured["cycles"], 1)]
-    for name, lines in (("table.csv", rows), ("curves.csv", points)):
-        with atomic_write(folder / name) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
+    write_csv(folder / "table.csv", rows)
+    write_csv(folder / "curves.csv", points)
     write_study_report(folder / "report.html", results, settings, command)
+    return results
 
 
 # === The report ===

@@ -13,7 +13,6 @@ Clusters are done one by one, by whichever of several processes comes first; wha
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import time
@@ -36,7 +35,7 @@ from aitom_ssl.discovery.resolution import HALF_SETS, REFERENCE
 from aitom_ssl.discovery.subdivision import FeatureMaker, number_of_clusters, subdivide
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.few_labels import cluster_scores
-from aitom_ssl.files import atomic_write, write_json
+from aitom_ssl.files import atomic_write, write_csv, write_json
 from aitom_ssl.simulation import SimulationSpec
 from aitom_ssl.training.jobs import run_jobs
 from aitom_ssl.training.run import RunFolder
@@ -346,10 +345,7 @@ def _number(value: float | None) -> float | str:
 def write_table(found: Discovery, source: Source) -> list[dict[str, Any]]:
     """table.csv of what is finished; returns its rows."""
     rows = table_rows(found, source)
-    with atomic_write(found.path / "table.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(found.path / "table.csv", rows, COLUMNS)
     return rows
 
 

@@ -21,7 +21,6 @@ looked at, since a few particles of one kind are "enriched" by chance.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shutil
@@ -44,7 +43,7 @@ from aitom_ssl.discovery.known_structures import best_matches, known_structures
 from aitom_ssl.discovery.resolution import RECOVERED, REFERENCE, ShellCorrelation, fourier_shell_correlation
 from aitom_ssl.discovery.subdivision import FeatureMaker, subdivide
 from aitom_ssl.errors import InputError, reason
-from aitom_ssl.files import atomic_write, write_json
+from aitom_ssl.files import atomic_write, write_csv, write_json
 from aitom_ssl.mrc import read_mrc, write_mrc
 from aitom_ssl.training.jobs import run_study_jobs
 from aitom_ssl.training.run import RunFolder
@@ -157,16 +156,11 @@ def run_reproduction(
             return (path / "dataset.json").is_file() and "test" in read_header(path)["splits"]
         return (study.path / job.folder / "results.json").is_file()
 
-    def so_far() -> None:
-        write_table(study.path, settings)
-
-    def text() -> str:
-        results = write_table(study.path, settings)
-        if results:
-            write_reproduction_report(study.path, results, settings, command)
+    def so_far() -> str:
+        results = write_table(study.path, settings, command)
         return f"{table_text(results)}\n\n{measured_on(results, settings)}"
 
-    run_study_jobs(NAME, study.path, [Samples(), *jobs], run, finished, so_far, text)
+    run_study_jobs(NAME, study.path, [Samples(), *jobs], run, finished, so_far)
     return study
 
 
@@ -417,8 +411,8 @@ def measured_on(results: Sequence[Result], settings: Mapping[str, Any]) -> str:
     )
 
 
-def write_table(folder: Path, settings: Mapping[str, Any]) -> list[Result]:
-    """table.csv of what is finished; returns that."""
+def write_table(folder: Path, settings: Mapping[str, Any], command: str) -> list[Result]:
+    """table.csv and report.html of what is finished, which is returned."""
     results = results_in(folder, settings)
     if not results:
         return results
@@ -436,10 +430,8 @@ def write_table(folder: Path, settings: Mapping[str, Any]) -> list[Result]:
         }
         for job, measured in results
     ]
-    with atomic_write(folder / "table.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "table.csv", rows)
+    write_reproduction_report(folder, results, settings, command)
     return results
 
 

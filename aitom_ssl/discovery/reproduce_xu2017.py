@@ -13,7 +13,6 @@ half validates (it picks the networks' epoch and the SVM's kernel), where the pa
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -26,7 +25,7 @@ import yaml
 
 from aitom_ssl import environment
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import atomic_write
+from aitom_ssl.files import atomic_write, write_csv
 from aitom_ssl.training.jobs import run_study_jobs
 from aitom_ssl.training.run import RunFolder
 from aitom_ssl.training.settings import command_line, refuse_changes
@@ -129,14 +128,10 @@ def run_reproduction(
     def finished(job: Job) -> bool:
         return (table.path / job.folder / "results.json").is_file()
 
-    def so_far() -> None:
-        _write_so_far(table, settings, command)
+    def so_far() -> str:
+        return table_text(write_table(table.path, settings, command), settings)
 
-    def text() -> str:
-        so_far()
-        return table_text(results_in(table.path), settings)
-
-    run_study_jobs(NAME, table.path, jobs, lambda job: _run(job, settings, table), finished, so_far, text)
+    run_study_jobs(NAME, table.path, jobs, lambda job: _run(job, settings, table), finished, so_far)
     return table
 
 
@@ -301,16 +296,13 @@ def csv_rows(results: Sequence[Result], settings: Mapping[str, Any]) -> list[dic
     return rows
 
 
-def _write_so_far(table: RunFolder, settings: Mapping[str, Any], command: str) -> None:
-    results = results_in(table.path)
-    if not results:
-        return
-    rows = csv_rows(results, settings)
-    with atomic_write(table.path / "table.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    write_table_report(table.path / "report.html", results, settings, command)
+def write_table(folder: Path, settings: Mapping[str, Any], command: str) -> list[Result]:
+    """table.csv and report.html of what is finished, which is returned."""
+    results = results_in(folder)
+    if results:
+        write_csv(folder / "table.csv", csv_rows(results, settings))
+        write_table_report(folder / "report.html", results, settings, command)
+    return results
 
 
 # === The report ===

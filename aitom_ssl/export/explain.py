@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from aitom_ssl.errors import InputError, near
 from aitom_ssl.export.classifier import RIF_SVM, ModelFiles, find_model, load_keras
 from aitom_ssl.export.feed import Feed
 from aitom_ssl.export.prediction import refuse_differences
-from aitom_ssl.files import build_folder, refuse_unwritable, write_json
+from aitom_ssl.files import build_folder, refuse_unwritable, write_csv, write_json
 from aitom_ssl.mrc import write_mrc
 from aitom_ssl.training.quiet import import_keras_quietly
 
@@ -286,10 +285,7 @@ def _write(
     """Everything into `output`, which appears whole; the rows of maps.csv."""
     with build_folder(output) as folder:
         rows = _write_maps(folder, source, chosen, labels, volumes, explained)
-        with open(folder / "maps.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(folder / "maps.csv", rows)
         _draw(folder / "explain.png", chosen, labels, volumes, explained, source.voxel_size)
         write_json(folder / "explanation.json", about)
     return rows

@@ -13,7 +13,6 @@ of pretraining seeds. All methods have the same labels for the same seed.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from aitom_ssl.data.batches import epochs_with, steps_per_epoch
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.evaluation.report import aligned
 from aitom_ssl.evaluation.statistics import mean_and_spread, p_values
-from aitom_ssl.files import atomic_write
+from aitom_ssl.files import write_csv
 from aitom_ssl.ssl.semi_supervised_plan import METHODS, RANDOM, Cell, Pretraining, jobs_of, labels_name, with_more
 from aitom_ssl.training.jobs import CommandOf, no_command, open_study, run_study_jobs
 from aitom_ssl.training.request import asked_labels, checked_splits
@@ -83,18 +82,13 @@ def run_study(
         else:
             _read_out(job, settings, study.path)
 
-    def so_far() -> Mapping[str, Any]:
-        """Settings of the study with the runs of all processes, whose tables are written."""
+    def so_far() -> str:
+        # Other processes may have added runs.
         now = study.read_config()
-        write_table(study.path, now["settings"], now["command"])
-        return now["settings"]
+        results = write_table(study.path, now["settings"], now["command"])
+        return f"{table_text(results)}\n\n{measured_on(results, now['settings'])}"
 
-    def text() -> str:
-        now = so_far()
-        results = results_in(study.path, jobs_of(now))
-        return f"{table_text(results)}\n\n{measured_on(results, now)}"
-
-    run_study_jobs(NAME, study.path, jobs, run, lambda job: _finished(job, study.path), so_far, text)
+    run_study_jobs(NAME, study.path, jobs, run, lambda job: _finished(job, study.path), so_far)
     return study
 
 
@@ -218,11 +212,11 @@ def measured_on(results: Sequence[Result], settings: Mapping[str, Any]) -> str:
     )
 
 
-def write_table(folder: Path, settings: Mapping[str, Any], command: str) -> None:
-    """table.csv and report.html of what is finished."""
+def write_table(folder: Path, settings: Mapping[str, Any], command: str) -> list[Result]:
+    """table.csv and report.html of what is finished, which is returned."""
     results = results_in(folder, jobs_of(settings))
     if not results:
-        return
+        return results
     more = ("train_samples", "samples", "epochs", "best_epoch", "validation_accuracy", "seconds")
     rows = [
         {
@@ -236,11 +230,9 @@ def write_table(folder: Path, settings: Mapping[str, Any], command: str) -> None
         }
         for cell, measured in results
     ]
-    with atomic_write(folder / "table.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "table.csv", rows)
     write_study_report(folder / "report.html", results, settings, command)
+    return results
 
 
 # === The report ===

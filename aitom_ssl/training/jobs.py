@@ -35,7 +35,7 @@ def run_jobs(
     jobs: Sequence[Job],
     run: Callable[[Job], None],
     finished: Callable[[Job], bool],
-    so_far: Callable[[], None],
+    so_far: Callable[[], object],
 ) -> list[Job]:
     """Run the `jobs` that are not `finished`, in order, and return those that failed.
 
@@ -107,21 +107,21 @@ def run_study_jobs(
     jobs: Sequence[Job],
     run: Callable[[Job], None],
     finished: Callable[[Job], bool],
-    so_far: Callable[[], None],
-    text: Callable[[], str],
+    so_far: Callable[[], str],
     kind: str = "runs",
 ) -> None:
-    """`run_jobs` in the `folder` of a study; then print `text()` and where its table.csv and report.html are.
+    """`run_jobs` in the `folder` of a study; then print what it has found, and where its table.csv and report.html are.
 
-    name: of the command that goes on with the study. kind: what the jobs are called. What interrupts, or has failed in
-    the end, says how to go on: KeyboardInterrupt, InputError.
+    name: of the command that goes on with the study. so_far: writes those of what is finished, and returns the tables
+    in words. kind: what the jobs are called. What interrupts, or has failed in the end, says how to go on:
+    KeyboardInterrupt, InputError.
     """
     go_on = f"aitom-ssl {name} --resume --output={folder}"
     try:
         failed = run_jobs(folder, jobs, run, finished, so_far)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Finished {kind} are kept. Go on with: {go_on}") from None
-    print(f"\n{text()}\n\ntable   {folder / 'table.csv'}\nreport  {folder / 'report.html'}", flush=True)
+    print(f"\n{so_far()}\n\ntable   {folder / 'table.csv'}\nreport  {folder / 'report.html'}", flush=True)
     if failed:
         names = "; ".join(map(str, failed))
         raise InputError(f"{len(failed)} of {len(jobs)} {kind} failed ({names}): see above, then {go_on}")

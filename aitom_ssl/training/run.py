@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import os
@@ -18,7 +17,7 @@ import numpy as np
 import yaml
 
 from aitom_ssl.errors import InputError, reason
-from aitom_ssl.files import atomic_write, refuse_unwritable, write_json
+from aitom_ssl.files import atomic_write, refuse_unwritable, write_csv, write_json
 
 RUNS = Path("runs")
 _KEPT = 2
@@ -101,11 +100,7 @@ class RunFolder:
 
     def write_metrics(self, history: Sequence[Mapping[str, Any]]) -> None:
         """metrics.csv: a header, one row an epoch; a value that was not measured is empty."""
-        columns = list(dict.fromkeys(name for row in history for name in row))
-        with atomic_write(self.path / "metrics.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(history)
+        write_csv(self.path / "metrics.csv", history)
 
     def write_results(self, results: Mapping[str, Any]) -> Path:
         """results.json: the measurements of the finished run."""

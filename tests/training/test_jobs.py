@@ -70,7 +70,7 @@ def study(folder, run):
     def finished(job):
         return (folder / job.folder).is_dir()
 
-    run_study_jobs("some_study", folder, [A, B], write, finished, lambda: None, lambda: "the table", kind="cells")
+    run_study_jobs("some_study", folder, [A, B], write, finished, lambda: "the table", kind="cells")
 
 
 def test_a_study_ends_with_its_table_and_says_what_failed(tmp_path, capsys):
