@@ -48,6 +48,13 @@ def test_every_module_and_every_script_is_a_command():
     assert {path.name for path in (ROOT / "bin").iterdir()} - NOT_COMMANDS == set(COMMANDS)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks into the current folder first")
+def test_a_module_in_the_current_folder_is_not_mistaken_for_pythons(tmp_path):
+    (tmp_path / "csv.py").write_text("raise SystemExit('taken from the current folder')")
+    shown = subprocess.run([ROOT / "bin" / "train_moco", "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert shown.returncode == 0 and "--data" in shown.stdout, shown.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_has_help_and_is_listed_with_its_default(name, capsys):
     assert main(name, ["--help"]) == 0
