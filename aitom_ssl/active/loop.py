@@ -1,6 +1,6 @@
 """The loop of active learning: select, ask, label, train, measure, until there are labels enough.
 
-    config.yaml  cycles.csv  results.json  model.keras  report.html
+    config.yaml  labels.csv  cycles.csv  results.json  model.keras  report.html
     cycles/01/
         query.json     which samples this cycle asks for, written before anybody is asked
         answers/       the oracle's own folder
@@ -298,10 +298,12 @@ class _Loop:
                 if waiting:
                     print(f"\n{waiting}\n\n{self.how_to_go_on()}", flush=True)
                     return
+            pool.write_labels(self.run.path / "labels.csv", self.train, self.names)
             trained = self._trained(cycle, pool)
             self._measure(cycle, pool, trained)
             self._write_so_far()
-        print(f"\nresults {self.run.path / 'cycles.csv'}\nreport  {self.run.path / 'report.html'}", flush=True)
+        files = {"labels": "labels.csv", "results": "cycles.csv", "report": "report.html"}
+        print("", *(f"{what:<8}{self.run.path / name}" for what, name in files.items()), sep="\n", flush=True)
 
     def _pool_after(self, done: int) -> Pool:
         """As `done` finished cycles left it; InputError where the data are not those it was saved of."""

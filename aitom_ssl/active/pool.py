@@ -16,7 +16,7 @@ from aitom_ssl.active.oracle import Answers, Query
 from aitom_ssl.data import Dataset
 from aitom_ssl.data.shards import read_header
 from aitom_ssl.errors import InputError, reason
-from aitom_ssl.files import write_json
+from aitom_ssl.files import write_csv, write_json
 
 # The cycle of labels that the dataset came with.
 GIVEN = 0
@@ -153,6 +153,25 @@ class Pool:
             "out": np.flatnonzero(self.out).tolist(),
         }
         write_json(path, about)
+
+    def write_labels(self, path: str | os.PathLike, dataset: Dataset, class_names: Sequence[str]) -> None:
+        """A CSV file of who is labelled, for other programs: sample (position in the split), class and cycle.
+
+        And where each comes from, if `dataset` knows: path (in the folder that was imported), or row (from 0, of the
+        file of coordinates) and x, y, z (voxels of the tomogram, from 0, as import_particles takes them).
+        """
+        who = self.labelled
+        columns: dict[str, np.ndarray] = {
+            "sample": who,
+            "class": np.asarray(class_names, object)[self.labels[who]],
+            "cycle": self.cycles[who],
+        }
+        known = dataset.column_names
+        columns |= {name: dataset.columns(name)[who] for name in ("path", "row") if name in known}
+        if "position" in known:
+            columns |= dict(zip("xyz", dataset.columns("position")[who].T, strict=True))
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        write_csv(path, [dict(zip(columns, row, strict=True)) for row in rows], list(columns))
 
     @classmethod
     def load(cls, path: str | os.PathLike, dataset: Dataset) -> Pool:

@@ -13,8 +13,9 @@ on a page of this machine. Training samples that have a label already are used f
 --initial, --step and --final count labels: up to 1 they are shares of the training samples, from 2 on numbers. The
 first ones are drawn by --seed, the same for every strategy. A network is kept as it is after a cycle's last epoch.
 
-The run's folder gets cycles.csv (a row a cycle: accuracy, recall and labels of each class, seconds), cycles/NN/ (which
-samples were asked for, the answers, the network), model.keras, results.json and report.html. predict, evaluate and
+The run's folder gets labels.csv (who has which label since which cycle, and where it comes from), cycles.csv (a row a
+cycle: accuracy, recall and labels of each class, seconds), cycles/NN/ (which samples were asked for, the answers, the
+network), model.keras, results.json and report.html. predict, evaluate and
 export_savedmodel take it. Stop at any time and go on with --resume: the numbers are those of never stopping.
 
 --preset=paper is DAL 2023, whose appendix, with the details of training, was not to be had: epochs, batches and rates

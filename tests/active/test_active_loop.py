@@ -159,7 +159,7 @@ def through(data, tmp_path_factory):
 
 def test_what_a_run_leaves_behind(through):
     assert {path.name for path in through.path.iterdir()} == {
-        "config.yaml", "cycles", "cycles.csv", "model.keras", "results.json", "report.html",
+        "config.yaml", "cycles", "cycles.csv", "labels.csv", "model.keras", "results.json", "report.html",
     }  # fmt: skip
     assert [sorted(path.name for path in cycle.iterdir()) for cycle in sorted((through.path / "cycles").iterdir())] == [
         ["metrics.csv", "network.keras", "query.json", "results.json", "selected.csv", "state.json", "tensorboard"],
@@ -178,6 +178,10 @@ def test_what_a_run_leaves_behind(through):
     state = json.loads((through.path / "cycles/03/state.json").read_text())
     assert sorted(state["labelled"]) == sorted(i for query in queries for i in query)
     assert [label for label in state["classes"]] == [i % 3 for i in state["labelled"]]
+    labels = rows(through.path / "labels.csv")
+    assert [int(row["sample"]) for row in labels] == state["labelled"]
+    assert [row["class"] for row in labels] == ["abc"[label] for label in state["classes"]]
+    assert [int(row["cycle"]) for row in labels] == state["cycles"]
     results = json.loads((through.path / "results.json").read_text())
     assert results["curve"]["labelled"] == [6, 12, 18] and results["labelled"] == 18
     assert results["area_under_curve"] == pytest.approx(area_under_curve(**{

@@ -17,6 +17,7 @@ from aitom_ssl.active.pool import (
     targets,
 )
 from aitom_ssl.data import Dataset, write_dataset
+from aitom_ssl.data.importers.coordinates import read_csv
 from aitom_ssl.errors import InputError
 
 NAMES = ["a", "b", "c"]
@@ -144,6 +145,28 @@ def test_saved_and_read_back(train, tmp_path):
         np.testing.assert_array_equal(getattr(back, name), getattr(pool, name))
     np.testing.assert_array_equal(back.cycles[pool.labelled], pool.cycles[pool.labelled])
     assert back.checksum == pool.checksum
+
+
+def test_labels_for_other_programs(train, tmp_path):
+    given = np.full(12, -1)
+    given[4] = 1
+    pool = Pool.start(train, given=given).answered(query(5, 3, 9), Answers({5: 2, 3: 0}, (), (9,)), NAMES)
+    pool.write_labels(tmp_path / "labels.csv", train, NAMES)
+    assert (tmp_path / "labels.csv").read_text() == "sample,class,cycle\n3,a,1\n4,b,0\n5,c,1\n"
+    Pool.start(train).write_labels(tmp_path / "labels.csv", train, NAMES)
+    assert (tmp_path / "labels.csv").read_text() == "sample,class,cycle\n"
+
+
+def test_labels_of_particles_of_a_tomogram_can_be_imported(tmp_path):
+    cut = [{**sample, "row": 7 * i, "position": np.array([i, 2.5, 0.1])} for i, sample in enumerate(samples(6))]
+    train = Dataset(dataset(tmp_path / "cut", train=cut), "train")
+    pool = Pool.start(train).answered(query(5, 3), Answers({5: 2, 3: 0}, (), ()), NAMES)
+    pool.write_labels(tmp_path / "labels.csv", train, NAMES)
+    header, first, _ = (tmp_path / "labels.csv").read_text().splitlines()
+    assert (header, first) == ("sample,class,cycle,row,x,y,z", "3,a,1,21,3.0,2.5,0.1")
+    found = read_csv(tmp_path / "labels.csv", voxel_size=10.0, label_column="class")
+    np.testing.assert_array_equal(found.positions, [[3, 2.5, 0.1], [5, 2.5, 0.1]])
+    assert found.labels == ["a", "c"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"samples": 12, "labelled": [99], "classes": [0], "cycles": [0]}'])
