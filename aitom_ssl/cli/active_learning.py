@@ -20,9 +20,10 @@ export_savedmodel take it. Stop at any time and go on with --resume: the numbers
 
 --preset=paper is DAL 2023, whose appendix, with the details of training, was not to be had: epochs, batches and rates
 are those of VAAL (Sinha 2019), which it compares with. With few labels and few steps the paper's mean model is nearly
-random; --preset=recommended starts it as a copy, averages over fewer steps, trains for 2,000 steps at least, and gives
-the training volumes half turns. It ends with a fifth of the learning rate: where that falls to nothing the two models
-of ema come to be the same, and their difference says little about a sample.
+random; --preset=recommended starts it as a copy, averages over fewer steps, keeps closer to it (lambda 0.1 in place of
+0.03), trains for 2,000 steps at least, and gives the training volumes half turns. It ends with a fifth of the learning
+rate: where that falls to nothing the two models of ema come to be the same, and their difference says little about a
+sample.
 --preset=crowded is for particles that are small in their box, among neighbours, see train_moco.
 """
 
@@ -51,7 +52,6 @@ RECIPE = Recipe(
         "final": 0.4,
         "model": "resnet18_3d",
         "start": SCRATCH,
-        "regularization": 0.03,
         "semi_supervised": False,
         "distance": "kl",
         "deviation": "higher",
@@ -74,6 +74,7 @@ RECIPE = Recipe(
             "weight_decay": 5e-4,
             "augmentation": "none",
             "field": 1.0,
+            "regularization": 0.03,
             "alpha": 0.999,
             "ramp": False,
             "mean_init": "independent",
@@ -89,6 +90,7 @@ RECIPE = Recipe(
             "weight_decay": 1e-4,
             "augmentation": "recommended,rotation=half_turns",
             "field": 1.0,
+            "regularization": 0.1,
             "alpha": 0.99,
             "ramp": True,
             "mean_init": "copy",
@@ -104,6 +106,7 @@ RECIPE = Recipe(
             "weight_decay": 1e-4,
             "augmentation": "crowded,rotation=half_turns",
             "field": 0.625,
+            "regularization": 0.1,
             "alpha": 0.99,
             "ramp": True,
             "mean_init": "copy",
