@@ -13,10 +13,10 @@ class InputError(ValueError):
     """
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' for a name that is close to known ones, else ''."""
+def near(name: str, known: Iterable[str], words: str = " Did you mean {}?") -> str:
+    """`words` about the known names that `name` is close to, else ''."""
     found = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(found)}?" if found else ""
+    return words.format(" or ".join(found)) if found else ""
 
 
 def reason(error: BaseException) -> str:

@@ -276,7 +276,7 @@ class _Loop:
         done = self.done()
         pool = self._pool_after(done)
         if done == len(self.cycles):
-            print(f"{self.run.path} has finished its {done} cycles.", flush=True)
+            print(f"{self.run.path} has finished its {done} cycle{'s' if done > 1 else ''}.", flush=True)
             self._write_so_far()
         else:
             targets = ", ".join(f"{target:,}" for target in self.plan.targets)

@@ -110,7 +110,8 @@ def read_form(content: bytes, indices: Sequence[int], class_names: Sequence[str]
             problems.append(f"{where}: row {seen[index]} is of the same sample; keep one of them")
             answers.pop(index, None)
         elif answer and (found := words.get(answer, words.get(" ".join(answer.split()).casefold()))) is None:
-            problems.append(f"{where}: {answer!r} is no class.{near(answer, [*class_names, *WORDS])}".rstrip("."))
+            hint = near(answer, [*class_names, *WORDS], " (did you mean {}?)")
+            problems.append(f"{where}: {answer!r} is no class{hint}")
         elif answer:
             answers[index] = found
         seen.setdefault(index, number)

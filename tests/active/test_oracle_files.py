@@ -119,7 +119,7 @@ def test_problems_are_told_by_row_and_all_are_listed(data, folder):
         ask(data, folder)
     message = str(error.value)
     assert "\n" not in message and "6 rows to mend (good answers: 1; nothing is lost)" in message
-    assert "row 2, sample 7: 'ribosom' is no class. Did you mean ribosome" in message
+    assert "row 2, sample 7: 'ribosom' is no class (did you mean ribosome" in message
     listed = (folder / "problems.txt").read_text().splitlines()
     assert listed[1:] == [
         "row 4, sample 5: 'virus' is no class",
