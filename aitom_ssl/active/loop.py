@@ -277,6 +277,7 @@ class _Loop:
         pool = self._pool_after(done)
         if done == len(self.cycles):
             print(f"{self.run.path} has finished its {done} cycle{'s' if done > 1 else ''}.", flush=True)
+            self._write_labels(pool)
             self._write_so_far()
         else:
             targets = ", ".join(f"{target:,}" for target in self.plan.targets)
@@ -298,7 +299,7 @@ class _Loop:
                 if waiting:
                     print(f"\n{waiting}\n\n{self.how_to_go_on()}", flush=True)
                     return
-            pool.write_labels(self.run.path / "labels.csv", self.train, self.names)
+            self._write_labels(pool)
             trained = self._trained(cycle, pool)
             self._measure(cycle, pool, trained)
             self._write_so_far()
@@ -466,6 +467,9 @@ class _Loop:
         return {name: int(count) for name, count in zip(self.names, counts, strict=True)}
 
     # --- What is there so far ---
+
+    def _write_labels(self, pool: Pool) -> None:
+        pool.write_labels(self.run.path / "labels.csv", self.train, self.names)
 
     def _write_so_far(self) -> None:
         """model.keras, cycles.csv, results.json and report.html of the cycles that are finished."""
