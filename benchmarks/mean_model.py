@@ -3,8 +3,9 @@
     python -m benchmarks.mean_model [--data=sim_snr005] [--labels=100] [--steps=2000] [--rates=0,0.2,1]
                                     [--alphas=0.9,0.99,0.999] [--seed=0]
 
-A network learns from the first labels of active_learning (--preset=crowded, rb3d, bfloat16) once for each final
-learning rate, a share of the first, with a mean model of each alpha beside it. Of the samples it has not seen:
+A network learns from the first labels of active_learning (--preset=crowded but the paper's lambda, rb3d, bfloat16)
+once for each final learning rate, a share of the first, with a mean model of each alpha beside it. Of the samples that
+it has not seen:
 
     accuracy  of the task model, or of the mean model
     AUROC     of the score: a sample that the task model gets wrong has a higher one than a sample that it gets right
