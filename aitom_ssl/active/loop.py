@@ -303,8 +303,8 @@ class _Loop:
             trained = self._trained(cycle, pool)
             self._measure(cycle, pool, trained)
             self._write_so_far()
-        files = {"labels": "labels.csv", "results": "cycles.csv", "report": "report.html"}
-        print("", *(f"{what:<8}{self.run.path / name}" for what, name in files.items()), sep="\n", flush=True)
+        path = self.run.path
+        print(f"\nlabels  {path}/labels.csv\nresults {path}/cycles.csv\nreport  {path}/report.html", flush=True)
 
     def _pool_after(self, done: int) -> Pool:
         """As `done` finished cycles left it; InputError where the data are not those it was saved of."""
