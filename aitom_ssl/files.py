@@ -66,6 +66,27 @@ def build_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed processes of this machine left in `folder` (see `atomic_write`)."""
+    for path in Path(folder).rglob(".*.partial.*"):
+        with contextlib.suppress(ValueError):
+            if not _is_running(int(path.name.split(".")[-3].split("-")[0])):
+                path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # Killed and not yet collected by its parent: in a container that may take for ever.
+    with contextlib.suppress(OSError):
+        return not Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].strip().startswith("Z")
+    return True
+
+
 @contextlib.contextmanager
 def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
     """Whether this process holds `path`, an empty file, for itself; it lets go at the end, or when it dies.

@@ -26,7 +26,8 @@ import numpy as np
 
 from aitom_ssl.data import shards
 from aitom_ssl.data.batches import numpy_batches
-from aitom_ssl.data.shards import Dataset
+from aitom_ssl.data.dataset import Dataset
+from aitom_ssl.data.header import make_header, write_header
 from benchmarks import heading
 
 SECONDS = 4.0
@@ -43,9 +44,9 @@ def synthetic_dataset(folder: Path, samples: int, side: int) -> Dataset:
     for number in range(1, count):
         for name in (shards.volumes_file, shards.labels_file):
             os.link(name(folder, "train", 0), name(folder, "train", number))
-    header = shards.make_header("synthetic", list("abcdefghij"), 10.0, "bright", side, "float16", True)
+    header = make_header("synthetic", list("abcdefghij"), 10.0, "bright", side, "float16", True)
     header["splits"] = {"train": {"count": count * shards.SHARD_SIZE, "shards": [entry] * count}}
-    shards.write_header(folder, header)
+    write_header(folder, header)
     return Dataset(folder)
 
 

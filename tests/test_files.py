@@ -2,6 +2,9 @@ import errno
 import hashlib
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from aitom_ssl.files import (
     claimed,
     is_disk_full,
     refuse_unwritable,
+    remove_leftovers,
     sha256,
     write_csv,
     write_json,
@@ -214,3 +218,18 @@ def test_processes_that_wait_for_a_claim_have_it_one_after_another(tmp_path):
         process.join(30)
         assert process.exitcode == 0
     assert (tmp_path / "number").read_text() == "200" and names(tmp_path) == ["number"]
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    dead = folder / ".volumes-00009.999999999-abc.partial.npy"
+    alive = folder / f".volumes-00009.{os.getpid()}-abc.partial.npy"
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # over, and not yet collected
+    zombie = folder / f".volumes-00009.{process.pid}-abc.partial.npy"
+    for path in (dead, alive, zombie):
+        path.write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    process.wait()
+    assert (dead.exists(), alive.exists(), zombie.exists()) == (False, True, False)

@@ -28,7 +28,7 @@ from keras import layers, ops
 
 from aitom_ssl.active.strategy import Known, Selection, Strategy, check_budget, feature_maps, highest, number, whole
 from aitom_ssl.data.batches import subsample
-from aitom_ssl.data.shards import Dataset
+from aitom_ssl.data.dataset import Dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features
 from aitom_ssl.training.supervised import SupervisedModel

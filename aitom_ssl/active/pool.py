@@ -14,7 +14,7 @@ import numpy as np
 
 from aitom_ssl.active.oracle import Answers, Query
 from aitom_ssl.data import Dataset
-from aitom_ssl.data.shards import read_header
+from aitom_ssl.data.header import read_header
 from aitom_ssl.errors import InputError, reason
 from aitom_ssl.files import write_csv, write_json
 

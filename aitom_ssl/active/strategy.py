@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from aitom_ssl.data.shards import Dataset
+from aitom_ssl.data.dataset import Dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.probes import extract_features
 from aitom_ssl.training.supervised import SupervisedModel

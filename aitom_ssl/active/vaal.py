@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from aitom_ssl.active.strategy import Known, Strategy, checked_option, number, whole
 from aitom_ssl.data.batches import gather
-from aitom_ssl.data.shards import Dataset
+from aitom_ssl.data.dataset import Dataset
 from aitom_ssl.evaluation.probes import extract_features
 from aitom_ssl.training.compiled import networks_on_xla
 

@@ -52,8 +52,8 @@ def run(options: Options) -> None:
 
     folder = build(spec, Path(options.output) if options.output else None, splits, limit, options.workers)
     if options.export_aitom:
+        from aitom_ssl.data.dataset import Dataset
         from aitom_ssl.data.importers.aitom import export_aitom
-        from aitom_ssl.data.shards import Dataset
 
         for split in splits:
             print(f"Exported {export_aitom(Dataset(folder, split), Path(options.export_aitom) / split)}")

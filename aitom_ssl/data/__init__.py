@@ -5,7 +5,8 @@
 
 from aitom_ssl.data.batches import numpy_batches, steps_per_epoch
 from aitom_ssl.data.build import load, prepare
-from aitom_ssl.data.shards import Dataset, write_dataset
+from aitom_ssl.data.dataset import Dataset
+from aitom_ssl.data.shards import write_dataset
 from aitom_ssl.data.spec import DatasetSpec, load_spec, spec_names
 
 __all__ = [

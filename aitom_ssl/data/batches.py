@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aitom_ssl.data.shards import Dataset
+from aitom_ssl.data.dataset import Dataset
 from aitom_ssl.errors import InputError
 
 

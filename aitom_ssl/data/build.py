@@ -20,10 +20,11 @@ from tqdm import tqdm
 from aitom_ssl.cache import cache_folder
 from aitom_ssl.data import shards
 from aitom_ssl.data.batches import subsample
-from aitom_ssl.data.shards import DTYPES, SPLITS, Dataset
+from aitom_ssl.data.dataset import Dataset
+from aitom_ssl.data.header import DTYPES, SPLITS, make_header, read_header, write_header
 from aitom_ssl.data.spec import DatasetSpec, check_limit, load_spec, spec_names
 from aitom_ssl.errors import InputError
-from aitom_ssl.files import is_disk_full, nearest_existing, refuse_unwritable
+from aitom_ssl.files import is_disk_full, nearest_existing, refuse_unwritable, remove_leftovers
 from aitom_ssl.simulation import SimulationSpec, Simulator
 
 # Samples drawn at a time: one class after the other, which keeps its template in the processor's cache.
@@ -133,7 +134,7 @@ def _complete(
 ) -> None:
     """Write the shards `todo` of `plan`, and each split into `dataset.json` as soon as it is whole."""
     _refuse_foreign_shards(folder, fingerprint, todo)
-    shards.remove_leftovers(folder)
+    remove_leftovers(folder)
     _refuse_full_disk(spec, folder, todo)
     workers = min(workers, len(todo))
     done = {shard: header["splits"][shard.split]["shards"][shard.number] for shard in plan if shard not in todo}
@@ -173,7 +174,7 @@ def _chosen(spec: DatasetSpec, splits: Sequence[str] | None) -> list[str]:
 def _header(spec: DatasetSpec, fingerprint: str, folder: Path) -> dict:
     """`dataset.json` as it is, or as it starts; InputError when the folder is another dataset's."""
     if (folder / "dataset.json").exists():
-        header = shards.read_header(folder)
+        header = read_header(folder)
         if header["fingerprint"] != fingerprint:
             raise InputError(
                 f"{folder} holds another dataset ({header['name']}, {header['fingerprint'][:8] or 'imported'}), "
@@ -183,7 +184,7 @@ def _header(spec: DatasetSpec, fingerprint: str, folder: Path) -> dict:
     refuse_unwritable(folder)
     simulation = spec.simulation
     output = "" if folder == dataset_folder(spec) else f" --output={folder}"
-    return shards.make_header(
+    return make_header(
         spec.name,
         simulation.class_names,
         simulation.voxel_size,
@@ -236,7 +237,7 @@ def _register(spec: DatasetSpec, fingerprint: str, folder: Path, split: str, ent
     header = _header(spec, fingerprint, folder)
     header["splits"][split] = {"count": spec.splits[split], "shards": entries}
     header["splits"] = {name: header["splits"][name] for name in SPLITS if name in header["splits"]}
-    shards.write_header(folder, header)
+    write_header(folder, header)
 
 
 def describe_crop_snr(dataset: Dataset) -> str:
@@ -260,12 +261,12 @@ def prepare(name: str | Path, limit: int | None = None, splits: Sequence[str] | 
     if limit is not None:
         check_limit(limit)
     if _is_folder(name):
-        shards.read_header(name)
+        read_header(name)
         return Path(name)
     spec = load_spec(name)
     limited = spec if limit is None else spec.limited(limit)
     folder, wanted = dataset_folder(limited), _chosen(limited, splits)
-    if (folder / "dataset.json").exists() and set(wanted) <= set(shards.read_header(folder)["splits"]):
+    if (folder / "dataset.json").exists() and set(wanted) <= set(read_header(folder)["splits"]):
         return folder
     return build(spec, limit=limit, splits=wanted, **options)
 

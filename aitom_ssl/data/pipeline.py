@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from aitom_ssl.data.batches import TrainingOrder, gather, gather_halves, steps_per_epoch
-from aitom_ssl.data.shards import Dataset
+from aitom_ssl.data.dataset import Dataset
 
 __all__ = ["evaluation_batches", "steps_per_epoch", "training_batches"]
 

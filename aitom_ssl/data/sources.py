@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from aitom_ssl.data.build import load, prepare
+from aitom_ssl.data.dataset import Dataset
+from aitom_ssl.data.header import SPLITS, read_header
 from aitom_ssl.data.importers.aitom import aitom_folders, aitom_particles
 from aitom_ssl.data.importers.coordinates import class_labels, numbers
 from aitom_ssl.data.importers.mrc_folder import central_crop, check_files, find_volumes
@@ -33,7 +35,6 @@ from aitom_ssl.data.importers.star import (
     tomogram_stem,
 )
 from aitom_ssl.data.importers.tomogram import tomogram_particles
-from aitom_ssl.data.shards import SPLITS, Dataset, read_header
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import sha256
 from aitom_ssl.geometry import centre

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import aitom_ssl
-from aitom_ssl.data.shards import DTYPES, SPLITS, VERSION
+from aitom_ssl.data.header import DTYPES, SPLITS, VERSION
 from aitom_ssl.errors import InputError, near
 
 if TYPE_CHECKING:

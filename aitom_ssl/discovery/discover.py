@@ -24,8 +24,8 @@ import numpy as np
 
 from aitom_ssl import environment
 from aitom_ssl.data.build import prepare
+from aitom_ssl.data.header import read_header
 from aitom_ssl.data.importers.star import PIXELS, read_blocks, write_aligned
-from aitom_ssl.data.shards import read_header
 from aitom_ssl.data.sources import IMAGES, Source, is_dataset
 from aitom_ssl.discovery.cluster_averages import AveragingSettings, average_cluster
 from aitom_ssl.discovery.clustering import size_statistics

@@ -34,7 +34,7 @@ import yaml
 
 from aitom_ssl import environment
 from aitom_ssl.data.build import build
-from aitom_ssl.data.shards import read_header
+from aitom_ssl.data.header import read_header
 from aitom_ssl.data.sources import Reading, open_source
 from aitom_ssl.data.spec import DatasetSpec, load_spec
 from aitom_ssl.discovery.cluster_averages import AveragingSettings, average_cluster, read_cluster, trusted

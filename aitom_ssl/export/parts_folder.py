@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aitom_ssl.data.shards import remove_leftovers
 from aitom_ssl.errors import InputError
 from aitom_ssl.export.prediction_tables import csv_text
-from aitom_ssl.files import atomic_write, claimed, write_json
+from aitom_ssl.files import atomic_write, claimed, remove_leftovers, write_json
 
 
 class PartsFolder:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from aitom_ssl.data.shards import CONTRASTS
+from aitom_ssl.data.header import CONTRASTS
 from aitom_ssl.errors import InputError
 
 # Headers round voxel sizes: 13.48 and 13.5 are the same data.

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from aitom_ssl.data import load, prepare
-from aitom_ssl.data.shards import read_header
+from aitom_ssl.data.header import read_header
 from aitom_ssl.errors import InputError
 from aitom_ssl.files import refuse_unwritable, write_json
 from aitom_ssl.oneshot.evaluation import (

@@ -9,7 +9,7 @@ import numpy as np
 
 from aitom_ssl import environment
 from aitom_ssl.data import Dataset, load, prepare, steps_per_epoch
-from aitom_ssl.data.shards import read_header
+from aitom_ssl.data.header import read_header
 from aitom_ssl.errors import InputError
 from aitom_ssl.training.run import RunFolder
 

@@ -16,7 +16,8 @@ from aitom_ssl.data.batches import (
     steps_per_epoch,
     subsample,
 )
-from aitom_ssl.data.shards import Dataset, write_dataset
+from aitom_ssl.data.dataset import Dataset
+from aitom_ssl.data.shards import write_dataset
 from aitom_ssl.errors import InputError
 
 

@@ -14,7 +14,9 @@ import pytest
 from aitom_ssl.data import build as builder
 from aitom_ssl.data import shards
 from aitom_ssl.data.build import build, dataset_folder, load, prepare
-from aitom_ssl.data.shards import Dataset, halves_file, labels_file, read_header, volumes_file
+from aitom_ssl.data.dataset import Dataset
+from aitom_ssl.data.header import read_header
+from aitom_ssl.data.shards import halves_file, labels_file, volumes_file
 from aitom_ssl.data.spec import load_spec
 from aitom_ssl.errors import InputError
 
@@ -33,9 +35,7 @@ build(load_spec(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]), progr
 """
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_SIZE", 8)
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture

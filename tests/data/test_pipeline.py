@@ -8,7 +8,8 @@ import pytest
 
 from aitom_ssl.data import pipeline
 from aitom_ssl.data.batches import numpy_batches
-from aitom_ssl.data.shards import Dataset, write_dataset
+from aitom_ssl.data.dataset import Dataset
+from aitom_ssl.data.shards import write_dataset
 from aitom_ssl.errors import InputError
 
 

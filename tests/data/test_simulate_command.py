@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aitom_ssl.cli import main
-from aitom_ssl.data.shards import Dataset
+from aitom_ssl.data.dataset import Dataset
 from aitom_ssl.mrc import read_mrc
 
 SPEC = """

@@ -28,7 +28,7 @@ from aitom_ssl.geometry import euler_zyz_to_quaternion, quaternion_to_euler_zyz
 from aitom_ssl.mrc import is_mrc_name, read_mrc, write_mrc
 
 if TYPE_CHECKING:
-    from aitom_ssl.data.shards import Dataset
+    from aitom_ssl.data.dataset import Dataset
 
 VOLUMES, LABELS = "subtomogram_mrc", "json_label"
 

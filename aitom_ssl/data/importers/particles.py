@@ -11,7 +11,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from aitom_ssl.data.shards import SPLITS, write_dataset
+from aitom_ssl.data.header import SPLITS
+from aitom_ssl.data.shards import write_dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.geometry import quaternion_to_euler_zyz
 

@@ -6,9 +6,10 @@ import mrcfile
 import numpy as np
 import pytest
 
+from aitom_ssl.data.dataset import Dataset
 from aitom_ssl.data.importers.aitom import aitom_folders, aitom_particles, export_aitom
 from aitom_ssl.data.importers.particles import write_particles
-from aitom_ssl.data.shards import Dataset, write_dataset
+from aitom_ssl.data.shards import write_dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.geometry import euler_zyz_to_quaternion, quaternion_to_matrix
 

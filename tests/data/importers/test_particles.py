@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from aitom_ssl.data.dataset import Dataset
 from aitom_ssl.data.importers.particles import (
     ContrastCheck,
     Particles,
@@ -15,7 +16,6 @@ from aitom_ssl.data.importers.particles import (
     prepare_volume,
     write_particles,
 )
-from aitom_ssl.data.shards import Dataset
 from aitom_ssl.errors import InputError
 from aitom_ssl.geometry import euler_zyz_to_quaternion
 
