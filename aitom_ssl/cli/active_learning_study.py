@@ -37,7 +37,7 @@ from aitom_ssl.cli.studies import asked_study, study_command
 from aitom_ssl.cli.training_flags import start_from
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes
+from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes, refuse_missing
 
 NAME = "active_learning_study"
 RECIPES = tuple(active_learning.RECIPE.presets)
@@ -172,12 +172,10 @@ def new_settings(options: Options) -> dict[str, Any]:
 def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The study's own settings with what may be added; InputError when another flag differs from them."""
     given = given_flags(options)
-    missing = [name for name in ("data", "preset", "smoke", "run", *PRESETS["paper"]) if name not in stored]
-    if not missing:
-        names = run_settings({**PRESETS["cpu"], "data": "any"})
-        missing = [name for name in names if name not in (stored["run"] or ())]
-    if missing:
-        raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
+    refuse_missing(("data", "preset", "smoke", "run", *PRESETS["paper"]), stored, where, "study")
+    of_run = {f"run.{name}": value for name, value in (stored["run"] or {}).items()}
+    needed = [f"run.{name}" for name in run_settings({**PRESETS["cpu"], "data": "any"})]
+    refuse_missing(needed, of_run, where, "study")
     kept = {name: value for name, value in given.items() if name not in ADDED}
     refuse_changes(kept, stored, where, "study", flag_words)
     settings = with_more(stored, given)

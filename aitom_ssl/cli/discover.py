@@ -26,7 +26,7 @@ from aitom_ssl.cli.studies import asked_study, study_command
 from aitom_ssl.environment import usable_cores
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import refuse_changes
+from aitom_ssl.training.settings import refuse_changes, refuse_missing
 
 NAME = "discover"
 NETWORK = "network"
@@ -179,9 +179,7 @@ def new_settings(options: Options) -> dict[str, Any]:
 def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The folder's own settings; InputError when a flag differs from them."""
     given = given_flags(options)
-    missing = [name for name in ("data", *DEFAULTS) if name not in stored]
-    if missing:
-        raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
+    refuse_missing(("data", *DEFAULTS), stored, where, "discovery")
     refuse_changes(given, stored, where, "discovery", flag_words)
     return dict(stored)
 

@@ -27,7 +27,7 @@ from aitom_ssl.cli.studies import asked_study, study_command
 from aitom_ssl.environment import usable_cores
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes
+from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes, refuse_missing
 
 NAME = "reproduce_discovery"
 SIX = ["proteasome_20s", "groel_groes", "ribosome_70s", "beta_galactosidase", "glutamine_synthetase", "rna_polymerase"]
@@ -207,9 +207,7 @@ def new_settings(options: Options) -> dict[str, Any]:
 def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The study's own settings and what of ADDED is given beyond them; InputError when another flag differs."""
     given = given_flags(options)
-    missing = [name for name in ("held_out", *PRESETS["paper"]) if name not in stored]
-    if missing:
-        raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
+    refuse_missing(("held_out", *PRESETS["paper"]), stored, where, "study")
     kept = {name: value for name, value in given.items() if name not in ADDED}
     refuse_changes(kept, stored, where, "study", flag_words)
     seeds = max(stored["seeds"], given.get("seeds", 1))

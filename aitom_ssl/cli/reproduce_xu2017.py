@@ -23,7 +23,7 @@ from aitom_ssl.cli.studies import asked_study
 from aitom_ssl.discovery.reproduce_xu2017 import METHODS, NAME, SNRS, TILTS
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import command_line, refuse_changes
+from aitom_ssl.training.settings import command_line, refuse_changes, refuse_missing
 
 PRESETS = {
     "cpu": {
@@ -142,9 +142,7 @@ def new_settings(options: Options) -> dict[str, Any]:
 def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The table's own settings and what of ADDED is given beyond them; InputError when another flag differs."""
     given = given_flags(options)
-    missing = [name for name in PRESETS["paper"] if name not in stored]
-    if missing:
-        raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
+    refuse_missing(PRESETS["paper"], stored, where, "table")
     kept = {name: value for name, value in given.items() if name not in ADDED}
     refuse_changes(kept, stored, where, "table", flag_words)
     settings = {**stored, "seeds": max(stored["seeds"], given.get("seeds", 1))}

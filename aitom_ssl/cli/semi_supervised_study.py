@@ -29,7 +29,7 @@ from aitom_ssl.cli.studies import asked_study, study_command
 from aitom_ssl.errors import InputError, near
 from aitom_ssl.ssl.semi_supervised_plan import METHODS, RANDOM, with_more
 from aitom_ssl.training.precision import PRECISIONS
-from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes
+from aitom_ssl.training.settings import ARCHITECTURES, refuse_changes, refuse_missing
 
 NAME = "semi_supervised_study"
 RECIPES = ("paper", "recommended", "crowded")
@@ -193,9 +193,7 @@ def new_settings(options: Options) -> dict[str, Any]:
 def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The study's own settings with what may be added; InputError when another flag differs from them."""
     given = given_flags(options)
-    missing = [name for name in _STORED if name not in stored]
-    if missing:
-        raise InputError(f"{where}/config.yaml is damaged ({missing[0]} is missing): put it back, or start anew.")
+    refuse_missing(_STORED, stored, where, "study")
     kept = {name: value for name, value in given.items() if name not in ADDED}
     refuse_changes(kept, stored, where, "study", flag_words)
     return with_more(stored, given)

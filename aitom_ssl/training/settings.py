@@ -109,6 +109,20 @@ def refuse_changes(
         raise InputError(f"{where} was started with {has}, not {says}: leave that out, or start a new {kind}.")
 
 
+def refuse_missing(names: Sequence[str], stored: Mapping[str, Any], where: str, kind: str) -> None:
+    """InputError where the config.yaml of the run (or whatever `kind` it is) in `where` lacks a setting of `names`.
+
+    An older version wrote the settings it had: its runs can go on once the user has added what has come since.
+    """
+    missing = [name for name in names if name not in stored]
+    if missing:
+        named = ", ".join(missing[:3]) + (", ..." if missing[3:] else "")
+        raise InputError(
+            f"{where}/config.yaml has no setting {named}: it is damaged, or of an older aitom_ssl. Put it back, add "
+            f"what is missing, or start a new {kind}."
+        )
+
+
 def refuse_other_method(config: Mapping[str, Any], methods: Sequence[str], where: str) -> None:
     """InputError where the run in `where`, whose config.yaml is `config`, is none of `methods`."""
     method = config.get("method")
@@ -178,11 +192,8 @@ class Recipe:
         return {**stored, **anew}
 
     def _refuse_damaged(self, options: Any, stored: Mapping[str, Any], where: str, parse: Callable[..., Any]) -> None:
-        names = ("data", *self.common, *next(iter(self.presets.values())))
-        missing = [name for name in names if name not in stored]
+        refuse_missing(("data", *self.common, *next(iter(self.presets.values()))), stored, where, "run")
         try:
-            if missing:
-                raise InputError(f"{missing[0]} is missing.")
             flags = [f"--{name}={value}" for name, value in stored.items() if value is not None]
             self.given(parse(self.command, sys.modules[type(options).__module__], flags))
         except InputError as error:

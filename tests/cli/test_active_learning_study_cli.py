@@ -186,12 +186,12 @@ def test_a_damaged_config_is_named(study, tmp_path, capsys):
     config = RunFolder(study).read_config()
     older = {name: value for name, value in config["settings"]["run"].items() if name != "class_balanced"}
     for settings, words in (
-        ({}, "data is missing"),
-        ({**config["settings"], "run": None}, "preset is missing"),
-        ({**config["settings"], "run": older}, "class_balanced is missing"),
+        ({}, "no setting data, preset, smoke, ...: it is"),
+        ({**config["settings"], "run": None}, "no setting run.preset, "),
+        ({**config["settings"], "run": older}, "no setting run.class_balanced: it is"),
     ):
         broken = RunFolder(tmp_path)
         broken.write_config({**config, "settings": settings})
         assert main("active_learning_study", ["--resume", f"--output={tmp_path}"]) == 2
         line = capsys.readouterr().err
-        assert "config.yaml is damaged" in line and words in line and line.count("\n") == 1
+        assert "/config.yaml has " + words in line and "older aitom_ssl" in line and line.count("\n") == 1

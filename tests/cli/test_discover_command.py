@@ -54,7 +54,7 @@ def test_resuming_changes_nothing():
     assert discover.resumed_settings(options("--resume", "--workers=3"), stored, "runs/x") == stored
     with pytest.raises(InputError, match="runs/x was started with --classes=3, not --classes=2"):
         discover.resumed_settings(options("--resume", "--classes=2"), stored, "runs/x")
-    with pytest.raises(InputError, match="seed is missing"):
+    with pytest.raises(InputError, match="no setting seed"):
         discover.resumed_settings(options("--resume"), {k: v for k, v in stored.items() if k != "seed"}, "runs/x")
 
 

@@ -74,6 +74,6 @@ def test_resuming_adds_tests_and_changes_nothing():
     assert settings == {**stored, "held_out": ["groel_groes", "ribosome_70s"], "seeds": 2}
     with pytest.raises(InputError, match=r"started with --snr=0\.5, not --snr=0\.1"):
         reproduce_discovery.resumed_settings(options("--resume", "--snr=0.1"), stored, "runs/x")
-    with pytest.raises(InputError, match="clusters is missing"):
+    with pytest.raises(InputError, match="no setting clusters"):
         damaged = {name: value for name, value in stored.items() if name != "clusters"}
         reproduce_discovery.resumed_settings(options("--resume"), damaged, "runs/x")
