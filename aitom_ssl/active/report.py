@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from aitom_ssl.active.oracle import Query
 from aitom_ssl.data import Dataset
-from aitom_ssl.evaluation.figures import ACCENT, FAINT, INK, WARNING, slices_figure
+from aitom_ssl.evaluation.figures import ACCENT, INK, WARNING, plain_axes, slices_figure
 from aitom_ssl.evaluation.report import (
     Command,
     Highlights,
@@ -164,8 +163,7 @@ def curve_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_ylim(-0.03, 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8.5, loc="lower right")
-    _plain(axes)
-    axes.grid(True, color="#e4e7eb", linewidth=0.7)
+    plain_axes(axes)
     return figure
 
 
@@ -184,17 +182,11 @@ def classes_figure(
     for (cycle, class_), value in np.ndenumerate(values):
         ink = "white" if value > 0.55 * values.max() else INK
         axes.text(cycle, class_, f"{value:.2f}", ha="center", va="center", fontsize=min(font, 8), color=ink)
+    plain_axes(axes)
+    axes.grid(False)
     axes.tick_params(length=0)
-    _plain(axes)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.set_label(what, fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
     bar.outline.set_visible(False)
     return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=8.5)
-    axes.set_axisbelow(True)

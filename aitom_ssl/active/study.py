@@ -346,7 +346,7 @@ def curves_figure(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from aitom_ssl.evaluation.figures import FAINT, INK, class_colours
+    from aitom_ssl.evaluation.figures import INK, class_colours, plain_axes
 
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
@@ -373,11 +373,7 @@ def curves_figure(
         axes.set_title(title, fontsize=10, color=INK)
         axes.set_xlabel("labelled samples", fontsize=9, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axes.tick_params(colors=INK, labelsize=8.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(FAINT)
-        axes.grid(True, color="#e4e7eb", linewidth=0.7)
-        axes.set_axisbelow(True)
+        plain_axes(axes)
         axes.legend(frameon=False, fontsize=8, loc="best")
     what = "accuracy" if above is None else f"accuracy above {above}"
     for axes in grid[::across]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from aitom_ssl.discovery.clustering import TINY, size_statistics
 from aitom_ssl.errors import InputError
-from aitom_ssl.evaluation.figures import ACCENT, FAINT, INK
+from aitom_ssl.evaluation.figures import ACCENT, FAINT, INK, plain_axes
 
 
 def cluster_sizes_figure(partitions: Mapping[str, np.ndarray]) -> Figure:
@@ -38,7 +38,6 @@ def cluster_sizes_figure(partitions: Mapping[str, np.ndarray]) -> Figure:
             color=INK,
             loc="left",
         )
-        axes.tick_params(colors=INK, labelsize=8.5, length=3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
     panels[0].set_ylabel("clusters", fontsize=9, color=INK)
     return figure

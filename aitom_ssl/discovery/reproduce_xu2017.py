@@ -346,6 +346,8 @@ def table_figure(results: Sequence[Result]) -> Any:
     """Accuracy against SNR, one panel a tilt range that has results; ours solid, the paper's dashed."""
     from matplotlib.figure import Figure
 
+    from aitom_ssl.evaluation.figures import plain_axes
+
     tilts = [tilt for tilt, _ in table_rows(results)]
     snrs = list(SNRS)
     figure = Figure(figsize=(max(5.2, 3.4 * len(tilts)), 3.6), layout="constrained")
@@ -365,7 +367,7 @@ def table_figure(results: Sequence[Result]) -> Any:
         axis.set_xticks(range(len(snrs)), [f"{snr:g}" for snr in snrs])
         axis.set_xlabel("signal-to-noise ratio")
         axis.set_ylim(0, 1.02)
-        axis.grid(alpha=0.25)
+        plain_axes(axis)
     axes[0].set_ylabel("accuracy")
     axes[0].legend(fontsize=8, loc="lower left")
     return figure

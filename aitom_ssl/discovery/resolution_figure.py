@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from aitom_ssl.discovery.resolution import HALF_SETS, REFERENCE, ShellCorrelation
 from aitom_ssl.errors import InputError
-from aitom_ssl.evaluation.figures import FAINT, INK, WARNING, class_colours
+from aitom_ssl.evaluation.figures import FAINT, INK, WARNING, class_colours, plain_axes
 
 
 def correlation_figure(
@@ -41,11 +41,8 @@ def correlation_figure(
     above = axes.secondary_xaxis("top")
     above.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
     above.set_xlabel("resolution (Å)", fontsize=9, color=INK)
-    for one in (axes, above):
-        one.tick_params(colors=INK, labelsize=8.5, length=3)
-    axes.spines["right"].set_visible(False)
-    axes.grid(True, color="#e4e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
+    above.tick_params(colors=INK, labelsize=8.5, length=3)
+    plain_axes(axes)
     figure.legend(frameon=False, fontsize=8.5, loc="outside lower left")
     return figure
 

@@ -18,11 +18,11 @@ from aitom_ssl.evaluation.figures import (
     ACCENT,
     INK,
     WARNING,
-    _checked_volumes,
     _scale_bar,
     _short,
     _show,
     central_slices,
+    checked_volumes,
 )
 from aitom_ssl.evaluation.gradcam import central_share
 
@@ -63,7 +63,7 @@ def cam_figure(
         models: one or more, of the same samples.
         voxel_size: in A, for a scale bar.
     """
-    volumes = _checked_volumes(volumes, names)
+    volumes = checked_volumes(volumes, names)
     if not models or len(labels) != len(volumes):
         raise InputError(f"Received {len(models)} models and {len(labels)} labels: give one model or more, all labels.")
     for model in models:

@@ -40,7 +40,7 @@ def slices_figure(volumes: np.ndarray, titles: Sequence[str], voxel_size: float 
 
     `volumes` (n, z, y, x), n >= 1; `titles` n names; `voxel_size` in A draws a scale bar where it is known.
     """
-    volumes = _checked_volumes(volumes, titles)
+    volumes = checked_volumes(volumes, titles)
     grids = [[slices[row] for slices in map(central_slices, volumes)] for row in range(3)]
     return grid_figure(grids, titles, ["central z slice", "central y slice", "central x slice"], voxel_size)
 
@@ -53,7 +53,7 @@ def views_figure(
     voxel_size: float | None = None,
 ) -> Figure:
     """The central z slice of each sample above those of its two augmented views; arrays (n, z, y, x)."""
-    sets = [_checked_volumes(volumes, titles) for volumes in (originals, first, second)]
+    sets = [checked_volumes(volumes, titles) for volumes in (originals, first, second)]
     grids = [[central_slices(volume)[0] for volume in volumes] for volumes in sets]
     return grid_figure(grids, titles, ["original", "view 1", "view 2"], voxel_size)
 
@@ -113,7 +113,7 @@ def _round_below(value: float) -> float:
     return max(factor * power for factor in (1, 2, 5) if factor * power <= value * (1 + 1e-12))
 
 
-def _checked_volumes(volumes: np.ndarray, titles: Sequence[str]) -> np.ndarray:
+def checked_volumes(volumes: np.ndarray, titles: Sequence[str]) -> np.ndarray:
     volumes = np.asarray(volumes, dtype=np.float32)
     if volumes.ndim != 4 or len(volumes) == 0:
         raise InputError(f"Volumes to draw are (n, z, y, x), n >= 1. Received shape {volumes.shape}.")
@@ -208,7 +208,7 @@ def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], name: str, title: s
     axes.set_xlabel("epoch", fontsize=9, color=INK)
     axes.set_ylabel(label, fontsize=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _plain(axes)
+    plain_axes(axes)
 
 
 def _level(axes: Axes, value: float, name: str) -> None:
@@ -217,7 +217,8 @@ def _level(axes: Axes, value: float, name: str) -> None:
     axes.annotate(name, (0.99, value), **place, ha="right", va="bottom", fontsize=8.5, color=WARNING)
 
 
-def _plain(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """The look of every chart: two spines and a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=8.5, length=3)
@@ -272,7 +273,7 @@ def embedding_figure(
         panel.set_title(title, **_HEADING)
         panel.set_xlabel(f"{axis_name} 1", fontsize=9, color=INK)
         panel.set_ylabel(f"{axis_name} 2", fontsize=9, color=INK)
-        _plain(panel)
+        plain_axes(panel)
         panel.set_xticks([])
         panel.set_yticks([])
         panel.set_aspect("equal", adjustable="datalim")
@@ -380,7 +381,7 @@ def reliability_figure(bins: Sequence[Any], calibration_error: float) -> Figure:
     lower.set_xlabel("confidence: probability of the predicted class", fontsize=9, color=INK)
     lower.set_ylabel("samples", fontsize=9, color=INK)
     for axes in (upper, lower):
-        _plain(axes)
+        plain_axes(axes)
     return figure
 
 

@@ -14,12 +14,12 @@ from aitom_ssl.errors import InputError
 from aitom_ssl.evaluation.figures import (
     ACCENT,
     INK,
-    _checked_volumes,
-    _plain,
     _scale_bar,
     _short,
     _show,
     central_slices,
+    checked_volumes,
+    plain_axes,
 )
 
 OUTLINE, TRUTH = "#ff9f1c", "#2ec4b6"
@@ -44,7 +44,7 @@ def mask_figure(
         truth: true masks, if known; drawn in another colour below.
         columns: of particles, three slices each.
     """
-    volumes = _checked_volumes(volumes, titles)
+    volumes = checked_volumes(volumes, titles)
     drawn = [(OUTLINE, masks)] if truth is None else [(TRUTH, truth), (OUTLINE, masks)]
     for _, these in drawn:
         if np.shape(these) != volumes.shape:
@@ -118,5 +118,5 @@ def volumes_figure(volumes: Mapping[str, np.ndarray]) -> Figure:
         axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.set_xlabel("volume of the mask, nm³", fontsize=9, color=INK)
-    _plain(axes)
+    plain_axes(axes)
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from aitom_ssl.evaluation.figures import ACCENT, FAINT, INK, WARNING, _plain
+from aitom_ssl.evaluation.figures import ACCENT, FAINT, INK, WARNING, plain_axes
 
 _BINS = np.linspace(0, 1, 41)
 
@@ -31,5 +31,5 @@ def scores_figure(calibrated: Mapping[str, np.ndarray], particles: np.ndarray, t
     lower.set_xlim(0, 1)
     for axes in (upper, lower):
         axes.axvline(threshold, color=WARNING, linewidth=1.1, linestyle=(0, (4, 3)))
-        _plain(axes)
+        plain_axes(axes)
     return figure

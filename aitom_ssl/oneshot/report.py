@@ -168,8 +168,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_xlabel("epoch", fontsize=9)
         if name != "loss":
             axes.set_ylim(-0.03, 1.03)
-        axes.grid(True, color="#e4e7eb", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
+        figures.plain_axes(axes)
         axes.legend(frameon=False, fontsize=8.5, loc="best")
     return figure
 
@@ -199,8 +198,7 @@ def ways_figure(results: Sequence[RunResult]) -> Figure:
     axes.set_xlabel("classes in the support set", fontsize=9)
     axes.set_ylabel("accuracy", fontsize=9)
     axes.set_ylim(0, 1.03)
-    axes.grid(True, color="#e4e7eb", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
+    figures.plain_axes(axes)
     axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
