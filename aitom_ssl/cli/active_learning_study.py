@@ -173,7 +173,7 @@ def resumed_settings(options: Options, stored: Mapping[str, Any], where: str) ->
     """The study's own settings with what may be added; InputError when another flag differs from them."""
     given = given_flags(options)
     refuse_missing(("data", "preset", "smoke", "run", *PRESETS["paper"]), stored, where, "study")
-    of_run = {f"run.{name}": value for name, value in (stored["run"] or {}).items()}
+    of_run = {f"run.{name}" for name in stored["run"] or ()}
     needed = [f"run.{name}" for name in run_settings({**PRESETS["cpu"], "data": "any"})]
     refuse_missing(needed, of_run, where, "study")
     kept = {name: value for name, value in given.items() if name not in ADDED}

@@ -114,6 +114,7 @@ def _round_below(value: float) -> float:
 
 
 def checked_volumes(volumes: np.ndarray, titles: Sequence[str]) -> np.ndarray:
+    """(n, z, y, x) as float32; InputError unless there are such volumes, n >= 1, and as many titles."""
     volumes = np.asarray(volumes, dtype=np.float32)
     if volumes.ndim != 4 or len(volumes) == 0:
         raise InputError(f"Volumes to draw are (n, z, y, x), n >= 1. Received shape {volumes.shape}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from aitom_ssl.errors import InputError, near
@@ -109,7 +109,7 @@ def refuse_changes(
         raise InputError(f"{where} was started with {has}, not {says}: leave that out, or start a new {kind}.")
 
 
-def refuse_missing(names: Sequence[str], stored: Mapping[str, Any], where: str, kind: str) -> None:
+def refuse_missing(names: Iterable[str], stored: Container[str], where: str, kind: str) -> None:
     """InputError where the config.yaml of the run (or whatever `kind` it is) in `where` lacks a setting of `names`.
 
     An older version wrote the settings it had: its runs can go on once the user has added what has come since.

@@ -188,6 +188,7 @@ def test_a_damaged_config_is_named(study, tmp_path, capsys):
     for settings, words in (
         ({}, "no setting data, preset, smoke, ...: it is"),
         ({**config["settings"], "run": None}, "no setting run.preset, "),
+        ({**config["settings"], "run": "abc"}, "no setting run.preset, "),
         ({**config["settings"], "run": older}, "no setting run.class_balanced: it is"),
     ):
         broken = RunFolder(tmp_path)

@@ -98,10 +98,7 @@ def test_the_mean_of_the_halves_is_the_volume(tmp_path, dtype):
 def test_a_changed_half_is_noticed(tmp_path):
     folder = with_halves(tmp_path / "d")
     Dataset(folder).verify()
-    path = folder / "train" / "halves-00002.npy"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    change_one_byte(folder / "train" / "halves-00002.npy")
     with pytest.raises(InputError, match=r"halves-00002\.npy has changed"):
         Dataset(folder).verify()
     dataset = Dataset(folder)
@@ -149,6 +146,12 @@ def test_a_dataset_can_be_pickled(tmp_path):
     np.testing.assert_array_equal(copy.volumes([0, 1]), dataset.volumes([0, 1]))
 
 
+def change_one_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
 def truncate(path):
     os.truncate(path, path.stat().st_size - 100)
 
@@ -191,9 +194,6 @@ def test_truncation_after_opening_is_noticed(tmp_path):
 def test_verify_notices_one_changed_byte(tmp_path):
     folder = make(tmp_path / "d")
     Dataset(folder).verify()
-    path = folder / "train" / "volumes-00002.npy"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    change_one_byte(folder / "train" / "volumes-00002.npy")
     with pytest.raises(InputError, match=r"volumes-00002\.npy has changed"):
         Dataset(folder).verify()
